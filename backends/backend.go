@@ -1,0 +1,130 @@
+package backends
+
+import (
+	"errors"
+
+	"github.com/tmemd/tmemd/backends/sharedmem"
+)
+
+// PageSize is the unit of everything that a backend stores: 4096 bytes.
+const PageSize = 4096
+
+const (
+	// HandleBits is how many low bits of a [Handle] the page map keeps.
+	HandleBits = 48
+	// MaxPages bounds the pages of one export, and so the page number in a
+	// [Key]: 2^40 pages are 4 PiB.
+	MaxPages = 1 << 40
+)
+
+// Handle is a backend's own name for a stored page. Only the backend that made
+// it can read it; the page map keeps it in HandleBits bits and gives it back.
+// A handle is valid from the Store that returned it to the Invalidate that
+// names it, and no two live pages of one backend share one unless the handle
+// itself is the data (a same-filled page).
+type Handle uint64
+
+// Key says which page of which export is meant. A backend stores it beside the
+// data, so that a load proves that it found the right page.
+type Key struct {
+	Export uint32 // stable number of the export
+	Page   uint64 // page number within the export, below MaxPages
+}
+
+// Refusal says why a backend did not take a page. A refusal is normal: the
+// page goes on to the next backend, then to storage.
+type Refusal uint8
+
+// The reasons for a refusal. Accepted is the zero value: not refused.
+const (
+	Accepted         Refusal = iota
+	RefusedFull              // the pool is at its limit
+	RefusedPoor              // the page does not compress well enough
+	RefusedBusy              // no working memory is free at this instant
+	RefusedUnmanaged         // the export was not initialised here
+	Refusals                 // the number of values above, for arrays indexed by reason
+)
+
+// String returns the reason as metrics and the admin API spell it.
+func (r Refusal) String() string {
+	switch r {
+	case Accepted:
+		return "accepted"
+	case RefusedFull:
+		return "full"
+	case RefusedPoor:
+		return "compress_poor"
+	case RefusedBusy:
+		return "busy"
+	case RefusedUnmanaged:
+		return "unmanaged"
+	}
+	return "unknown"
+}
+
+// ErrCorrupt is what Load wraps when the bytes found are not the page that was
+// stored: a checksum, a key or a length disagrees.
+var ErrCorrupt = errors.New("stored page is corrupt")
+
+// Export describes an export to [Backend.Init].
+type Export struct {
+	ID    uint32
+	Name  string
+	Pages uint64
+}
+
+// Backend holds pages for frontswap. The package comment is its manual: life
+// cycle, outcomes, threads, and the numbered rules that the comments here cite.
+type Backend interface {
+	// Kind names the implementation ("zcache"), in lower case.
+	Kind() string
+
+	// Local reports whether Store and Load return without waiting for a disk or
+	// a network. Constant for the life of the backend.
+	Local() bool
+
+	// Init prepares for pages of the export. It is called once for each export
+	// before the first Store for it, and again after InvalidateArea if the
+	// export is opened anew. An error leaves nothing behind.
+	Init(Export) error
+
+	// Store copies data, of PageSize bytes, and returns a handle for it, or a
+	// reason not to, or an error if the backend itself failed. Exactly one of
+	// the three is meaningful: err != nil is failed, a Refusal other than
+	// Accepted is refused, otherwise the page is stored. It does not replace: an
+	// older copy of the same key is a handle of its own, which the caller
+	// invalidates afterwards. data is not retained or changed.
+	Store(key Key, data []byte) (Handle, Refusal, error)
+
+	// Load fills dst, of PageSize bytes, with the page that Store was given, and
+	// keeps it. An error means that dst holds nothing of use; ErrCorrupt is in
+	// its chain if the copy is damaged.
+	Load(key Key, handle Handle, dst []byte) error
+
+	// Invalidate forgets the page. It never blocks and cannot fail. The handle
+	// must be live.
+	Invalidate(key Key, handle Handle)
+
+	// InvalidateArea forgets the export: the end of what Init began. Every page
+	// of the export has been invalidated before.
+	InvalidateArea(export uint32)
+
+	// Stats returns a snapshot, cheap enough for each metrics scrape.
+	Stats() Stats
+
+	// Close gives all memory back. The caller has invalidated every page and
+	// every area, and calls nothing afterwards but Stats.
+	Close() error
+}
+
+// Stats is a backend's account of itself. Bytes are plain bytes.
+type Stats struct {
+	Pages           uint64           // pages held, same-filled ones included
+	SameFilledPages uint64           // of these, pages that cost no memory beyond the map word
+	StoredBytes     uint64           // bytes of page data after compression
+	HeldBytes       uint64           // memory taken from the system for them, overhead included
+	LimitBytes      uint64           // HeldBytes stays at or below this; 0 means no limit
+	Refused         [Refusals]uint64 // by reason; index Accepted counts accepted stores
+	CorruptLoads    uint64           // loads that failed with ErrCorrupt
+	Memory          []sharedmem.Usage
+}

@@ -1,0 +1,109 @@
+package sharedmem
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Usage is what one region costs.
+type Usage struct {
+	Purpose  string // what it is for: "page map", "zcache arena", …
+	Mapped   int64  // bytes of address space
+	Resident int64  // bytes of memory taken, of any kind (RAM or swap)
+}
+
+// Region is mapped memory. Its bytes may be used by any goroutine; Punch is
+// safe at any time before Close, Usage at any time at all.
+type Region struct {
+	purpose string // immutable
+
+	mu   sync.RWMutex // keeps Usage and Punch off a file that Close has closed
+	data []byte       // nil after Close; written under mu
+	fd   int          // memory file, or -1 for private memory or after Close; written under mu
+}
+
+// NewFile maps a new shared memory file of size bytes, all zero, which takes
+// memory only where it is touched.
+func NewFile(purpose string, size int64) (*Region, error) {
+	fd, err := unix.MemfdCreate("tmemd "+purpose, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("create shared memory for the %s: %w", purpose, os.NewSyscallError("memfd_create", err))
+	}
+	if err := unix.Ftruncate(fd, size); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("size shared memory for the %s to %d bytes: %w", purpose, size, err)
+	}
+	data, err := unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("map %d bytes for the %s: %w", size, purpose, err)
+	}
+	return &Region{purpose: purpose, data: data, fd: fd}, nil
+}
+
+// NewPrivate maps size bytes of private memory, touched beforehand, so that
+// using it faults nothing in.
+func NewPrivate(purpose string, size int64) (*Region, error) {
+	data, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	if err != nil {
+		return nil, fmt.Errorf("map %d bytes for the %s: %w", size, purpose, err)
+	}
+	return &Region{purpose: purpose, data: data, fd: -1}, nil
+}
+
+// Bytes returns the region's memory, page aligned. It is dead after Close.
+func (r *Region) Bytes() []byte { return r.data }
+
+// Punch gives the memory of [offset, offset+length) back to the system; the
+// bytes read as zero afterwards. Both must be multiples of the system's page
+// size. Only for shared memory files.
+func (r *Region) Punch(offset, length int64) error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	const mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	err := unix.Fallocate(r.fd, mode, offset, length)
+	for errors.Is(err, unix.EINTR) { // the runtime's own signals
+		err = unix.Fallocate(r.fd, mode, offset, length)
+	}
+	if err != nil {
+		return fmt.Errorf("give back %d bytes of the %s: %w", length, r.purpose, err)
+	}
+	return nil
+}
+
+// Usage reports what the region costs now: nothing after Close.
+func (r *Region) Usage() Usage {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	u := Usage{Purpose: r.purpose, Mapped: int64(len(r.data)), Resident: int64(len(r.data))}
+	if r.fd >= 0 {
+		var st unix.Stat_t
+		if unix.Fstat(r.fd, &st) == nil {
+			u.Resident = st.Blocks * 512
+		}
+	}
+	return u
+}
+
+// Close unmaps the region and gives everything back.
+func (r *Region) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := unix.Munmap(r.data)
+	r.data = nil
+	if r.fd >= 0 {
+		if e := unix.Close(r.fd); err == nil {
+			err = e
+		}
+		r.fd = -1
+	}
+	if err != nil {
+		return fmt.Errorf("release the %s: %w", r.purpose, err)
+	}
+	return nil
+}

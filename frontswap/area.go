@@ -1,0 +1,285 @@
+package frontswap
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/sharedmem"
+)
+
+// Storage is what a drain needs from the layer below the area: the place where
+// pages go that no backend has.
+type Storage interface {
+	// WritePages writes data, a multiple of the page size, at page first.
+	WritePages(first uint64, data []byte) error
+}
+
+// AreaConfig describes an area to open.
+type AreaConfig struct {
+	Name    string  // the export's name, for messages
+	ID      uint32  // unique among open areas; stored beside each page
+	Pages   uint64  // 1 to backends.MaxPages
+	Storage Storage // where drains go
+}
+
+// Area is one swap area: the page map of one export, its page locks and its
+// counters. The tier owns it and calls it from every request; drains call it
+// from theirs. Methods say which lock of the page the caller holds.
+type Area struct {
+	fs      *Frontswap      // immutable
+	name    string          // immutable
+	id      uint32          // immutable
+	storage Storage         // immutable
+	words   []atomic.Uint64 // each guarded by its page's lock; atomic so that counting may look without
+	memory  *sharedmem.Region
+	locks   *pageLocks
+
+	// life is held for reading by whoever walks the map outside a request, and
+	// for writing by Close. closed is closed when Close is done.
+	life    sync.RWMutex
+	closing atomic.Bool
+	closed  chan struct{}
+
+	pages    [owners]atomic.Int64 // how many words name each owner (F5)
+	counters counters
+}
+
+// counters count what the kernel's frontswap counted, with its meanings.
+type counters struct {
+	loads, succStores, failedStores, invalidates, loadErrors atomic.Uint64
+}
+
+// Counters is a snapshot of an area's counters.
+type Counters struct {
+	Loads        uint64 // pages loaded from a backend
+	SuccStores   uint64 // stores that a backend took
+	FailedStores uint64 // stores that every loaded backend refused; none counted while none is loaded
+	Invalidates  uint64 // pages dropped from a backend because the client dropped them
+	LoadErrors   uint64 // loads that a backend owed and could not deliver: EIO
+}
+
+func (c *counters) snapshot() Counters {
+	return Counters{
+		Loads:        c.loads.Load(),
+		SuccStores:   c.succStores.Load(),
+		FailedStores: c.failedStores.Load(),
+		Invalidates:  c.invalidates.Load(),
+		LoadErrors:   c.loadErrors.Load(),
+	}
+}
+
+func newArea(fs *Frontswap, c AreaConfig) (*Area, error) {
+	if c.Pages == 0 || c.Pages > backends.MaxPages {
+		return nil, fmt.Errorf("open area %s: %d pages is not between 1 and %d", c.Name, c.Pages, uint64(backends.MaxPages))
+	}
+	memory, err := sharedmem.NewFile("page map", int64(c.Pages)*8)
+	if err != nil {
+		return nil, fmt.Errorf("open area %s: %w", c.Name, err)
+	}
+	a := &Area{
+		fs: fs, name: c.Name, id: c.ID, storage: c.Storage, memory: memory,
+		words: unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(unsafe.SliceData(memory.Bytes()))), c.Pages),
+		locks: newPageLocks(c.Pages), closed: make(chan struct{}),
+	}
+	a.pages[OwnerNone].Store(int64(c.Pages))
+	return a, nil
+}
+
+// Pages is the area's length in pages.
+func (a *Area) Pages() uint64 { return uint64(len(a.words)) }
+
+// RLock locks the page for Load and Owner.
+func (a *Area) RLock(page uint64) { a.locks.lock(page, &modeRead) }
+
+// TryRLock is RLock without waiting; it reports success.
+func (a *Area) TryRLock(page uint64) bool { return a.locks.try(page, &modeRead) }
+
+// RUnlock ends RLock.
+func (a *Area) RUnlock(page uint64) { a.locks.unlock(page, 1) }
+
+// Lock locks the page for everything.
+func (a *Area) Lock(page uint64) { a.locks.lock(page, &modeExclusive) }
+
+// TryLock is Lock without waiting; it reports success.
+func (a *Area) TryLock(page uint64) bool { return a.locks.try(page, &modeExclusive) }
+
+// Unlock ends Lock.
+func (a *Area) Unlock(page uint64) { a.locks.unlock(page, lockExclusive) }
+
+// LockUpdate locks the page for reading it and for writing its place in
+// storage: loads go on, stores wait.
+func (a *Area) LockUpdate(page uint64) { a.locks.lock(page, &modeUpdate) }
+
+// UnlockUpdate ends LockUpdate.
+func (a *Area) UnlockUpdate(page uint64) { a.locks.unlock(page, lockUpdate) }
+
+// upgrade turns LockUpdate into Lock.
+func (a *Area) upgrade(page uint64) { a.locks.lock(page, &modeUpgrade) }
+
+func (a *Area) word(page uint64) word { return word(a.words[page].Load()) }
+
+// Owner says who has the page. REQUIRES: any lock of the page held.
+func (a *Area) Owner(page uint64) Owner { return a.word(page).owner() }
+
+// Store offers the page to each backend in turn and reports whether one took
+// it. If not, the page is as it was: the caller writes storage and then calls
+// SetStorage. REQUIRES: Lock held.
+func (a *Area) Store(page uint64, data []byte) bool {
+	// After the lock, never before: F3 rests on it.
+	active := a.fs.active.Load()
+	if len(active.slots) == 0 {
+		return false
+	}
+	if a.storeIn(active, page, data) {
+		return true
+	}
+	a.counters.failedStores.Add(1)
+	return false
+}
+
+// TryStore is Store for callers that must not wait: false if a backend would,
+// or if none takes the page. A refusal is not counted, as Store follows.
+// REQUIRES: Lock held.
+func (a *Area) TryStore(page uint64, data []byte) bool {
+	active := a.fs.active.Load()
+	return active.local && a.storeIn(active, page, data)
+}
+
+func (a *Area) storeIn(active *activeSet, page uint64, data []byte) bool {
+	key := backends.Key{Export: a.id, Page: page}
+	for _, s := range active.slots {
+		handle, refusal, err := s.backend.Store(key, data)
+		if err != nil {
+			a.fs.fail(s, err)
+			continue
+		}
+		if refusal != backends.Accepted {
+			continue
+		}
+		a.commit(page, makeWord(s.owner, handle))
+		a.counters.succStores.Add(1)
+		return true
+	}
+	return false
+}
+
+// Load fills dst with the page. It waits if the backend does. An error is EIO
+// for this page: no older copy may stand in for it (promise 2).
+// REQUIRES: RLock held, and Owner is a backend.
+func (a *Area) Load(page uint64, dst []byte) error {
+	w := a.word(page)
+	index, ok := w.owner().backendSlot()
+	if !ok {
+		return fmt.Errorf("load page %d of %s: no backend has it", page, a.name)
+	}
+	if err := a.loadFrom(a.fs.slots[index].Load(), page, w, dst); err != nil {
+		return err
+	}
+	a.counters.loads.Add(1)
+	return nil
+}
+
+// TryLoad is Load for callers that must not wait; false also if the backend
+// failed, so that Load reports it. It does not count: a request of which one
+// page would wait is served again, whole, by Load. CountLoads says when it is
+// done. REQUIRES: as Load.
+func (a *Area) TryLoad(page uint64, dst []byte) bool {
+	w := a.word(page)
+	index, ok := w.owner().backendSlot()
+	if !ok {
+		return false
+	}
+	s := a.fs.slots[index].Load()
+	if s == nil || !s.local {
+		return false
+	}
+	return s.backend.Load(backends.Key{Export: a.id, Page: page}, w.handle(), dst) == nil
+}
+
+// CountLoads counts n pages that TryLoad delivered.
+func (a *Area) CountLoads(n uint64) { a.counters.loads.Add(n) }
+
+func (a *Area) loadFrom(s *slot, page uint64, w word, dst []byte) error {
+	err := errOwnerGone
+	if s != nil {
+		err = s.backend.Load(backends.Key{Export: a.id, Page: page}, w.handle(), dst)
+	}
+	if err != nil {
+		a.counters.loadErrors.Add(1)
+		a.fs.loadFailed(a, page, s, err)
+		return fmt.Errorf("load page %d of %s: %w", page, a.name, err)
+	}
+	return nil
+}
+
+var errOwnerGone = errors.New("the page map names a backend that is not loaded")
+
+// SetStorage commits that storage has the page now. REQUIRES: Lock held.
+func (a *Area) SetStorage(page uint64) { a.commit(page, makeWord(OwnerStorage, 0)) }
+
+// InvalidatePage commits that the page is a hole: it reads as zeros.
+// REQUIRES: Lock held.
+func (a *Area) InvalidatePage(page uint64) {
+	if _, held := a.Owner(page).backendSlot(); held {
+		a.counters.invalidates.Add(1)
+	}
+	a.commit(page, makeWord(OwnerHole, 0))
+}
+
+// commit is the only place that changes a word: the new one is published, then
+// the old handle is freed (F1). REQUIRES: Lock held.
+func (a *Area) commit(page uint64, next word) {
+	old := a.word(page)
+	a.words[page].Store(uint64(next))
+	if old.owner() != next.owner() {
+		a.pages[old.owner()].Add(-1)
+		a.pages[next.owner()].Add(1)
+	}
+	if index, held := old.owner().backendSlot(); held {
+		if s := a.fs.slots[index].Load(); s != nil {
+			s.backend.Invalidate(backends.Key{Export: a.id, Page: page}, old.handle())
+		}
+	}
+}
+
+// AreaStats is an area's account of itself.
+type AreaStats struct {
+	Counters
+	None, Storage, Hole int64            // pages by owner
+	Backends            map[string]int64 // pages by backend, by its name
+	Memory              sharedmem.Usage
+}
+
+// Stats returns a snapshot. The pages are counted one owner after the other,
+// so a page that moves meanwhile may be seen twice or not at all.
+func (a *Area) Stats() AreaStats {
+	s := AreaStats{
+		Counters: a.counters.snapshot(),
+		None:     a.pages[OwnerNone].Load(),
+		Storage:  a.pages[OwnerStorage].Load(),
+		Hole:     a.pages[OwnerHole].Load(),
+		Backends: map[string]int64{},
+		Memory:   a.memory.Usage(),
+	}
+	for i := range a.fs.slots {
+		if b := a.fs.slots[i].Load(); b != nil {
+			s.Backends[b.name] = a.pages[b.owner].Load()
+		}
+	}
+	return s
+}
+
+// invalidateArea drops every page of the area from every backend.
+func (a *Area) invalidateArea() {
+	for page := range a.Pages() {
+		if _, held := a.Owner(page).backendSlot(); held {
+			a.Lock(page)
+			a.commit(page, makeWord(OwnerNone, 0))
+			a.Unlock(page)
+		}
+	}
+}

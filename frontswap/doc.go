@@ -1,0 +1,66 @@
+// Package frontswap decides which backend holds which page: the registry of
+// backends, the page map of each open swap area, and the moves between them.
+// It is what mm/frontswap.c was in the kernel, with the unload that the kernel
+// never had.
+//
+// The tier calls it, an [Area] for each export: it locks a page, asks
+// [Area.Store], and writes storage itself if no backend takes the page. The
+// daemon calls [Frontswap.Register] and [Frontswap.Unregister] while requests
+// go on.
+//
+// # The kernel's words
+//
+//	init            Backend.Init, for each area, before its first store
+//	store           Area.Store: offered to the backends in order, or refused by all
+//	load            Area.Load: copied, and kept
+//	invalidate_page Area.InvalidatePage: the client dropped it; a hole now
+//	invalidate_area Area.Close: the export is gone
+//
+// The counters loads, succ_stores, failed_stores and invalidates mean what they
+// meant there: loads counts successes; a store counts as failed only if
+// backends are loaded and all refuse; a page that a refused store or a drain
+// pushes out is not an invalidate.
+//
+// # Invariants
+//
+//	F1  One word says where the newest copy of a page is. It changes only under the
+//	    page's exclusive lock, by one atomic store: data first, word second, then
+//	    the old handle is freed. Whoever holds any lock of the page may use the
+//	    handle in it.
+//	F2  A backend is initialised for an area before a store of that area reaches it,
+//	    and told once when the area closes or the backend goes. A backend that a
+//	    store can see is in its slot.
+//	F3  A store reads the set of active backends after it has the page's lock. So
+//	    once the set is replaced and every page's lock has been taken once, no store
+//	    is left that knows the old set. A drain does both, in that order.
+//	F4  A drained page is committed under a lock held without a gap since it was
+//	    copied: a write, trim or zero comes wholly before the copy or wholly after
+//	    the commit.
+//	F5  pages[o] is the number of words that name o, as soon as no commit is under
+//	    way.
+//	F6  A load that a backend owes and cannot deliver is an error for that page,
+//	    never an older copy.
+//
+// # States
+//
+// lifecycle.go has the table of a backend's states. The owners of a page:
+//
+//	none      nobody wrote it since the area was opened: storage has it
+//	storage   storage has it
+//	hole      reads as zeros
+//	backend   one of up to 15 backends has it, under the handle in the word
+//
+// # Lock order
+//
+//	Area.life → page locks (ascending; see pageLocks) → Frontswap.mu → a backend's own
+//
+// Backend.Init, InvalidateArea and Close run under Frontswap.mu and must not
+// wait for page locks. No page is copied and no storage is touched under mu.
+//
+// # Not promised
+//
+// Pages that were on storage when a backend is loaded stay there; only new
+// stores find it. Counters of one snapshot are not of one instant. The state
+// does not outlive the process yet: the daemon drains every backend before it
+// ends.
+package frontswap

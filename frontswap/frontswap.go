@@ -1,0 +1,207 @@
+package frontswap
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tmemd/tmemd/backends"
+)
+
+// Frontswap is the registry: which backends there are, which areas are open,
+// and the list of those that take stores now. One for each daemon; all methods
+// are safe for concurrent use.
+type Frontswap struct {
+	log *slog.Logger
+
+	// active is what a store asks, in order. The set it points to never changes;
+	// it is replaced under mu.
+	active atomic.Pointer[activeSet]
+
+	// slots finds the backend of an Owner. Written under mu.
+	slots [MaxBackends]atomic.Pointer[slot]
+
+	mu    sync.Mutex
+	areas map[uint32]*Area // open areas by id; guarded by mu
+}
+
+// activeSet is an immutable list of backends that take stores.
+type activeSet struct {
+	slots []*slot
+	local bool // there is a backend, and no Store among them waits
+}
+
+// slot is one registered backend.
+type slot struct {
+	name    string           // immutable
+	owner   Owner            // immutable
+	backend backends.Backend // immutable
+	local   bool             // immutable: backend.Local()
+	order   int              // immutable: rank of its registration, lowest first
+
+	state  State           // guarded by Frontswap.mu
+	reason string          // why it is not simply active; guarded by Frontswap.mu
+	inited map[uint32]bool // areas it was initialised for; guarded by Frontswap.mu
+	drain  *drain          // the latest drain, or nil; guarded by Frontswap.mu
+
+	loadErrors atomic.Uint64
+}
+
+// New returns a registry without backends or areas.
+func New(log *slog.Logger) *Frontswap {
+	f := &Frontswap{log: log, areas: map[uint32]*Area{}}
+	f.active.Store(&activeSet{})
+	return f
+}
+
+// Register loads a backend under a name of its own: it is initialised for
+// every open area, then offered every page that is stored from now on. An
+// error leaves no trace of it, and the backend belongs to the caller again.
+func (f *Frontswap) Register(name string, b backends.Backend) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	index, order := -1, 0
+	for i := range f.slots {
+		s := f.slots[i].Load()
+		switch {
+		case s == nil && index < 0:
+			index = i
+		case s == nil:
+		case s.name == name:
+			return fmt.Errorf("load backend %s: %w", name, ErrExists)
+		case s.order >= order:
+			order = s.order + 1
+		}
+	}
+	if index < 0 {
+		return fmt.Errorf("load backend %s: all %d places are taken", name, MaxBackends)
+	}
+	s := &slot{
+		name: name, owner: firstBackendOwner + Owner(index), backend: b, local: b.Local(),
+		order: order, state: StateRegistered, inited: map[uint32]bool{},
+	}
+	for _, a := range f.areas {
+		if err := b.Init(a.describe()); err != nil {
+			f.forgetAreasLocked(s)
+			return fmt.Errorf("load backend %s: initialise for export %s: %w", name, a.name, err)
+		}
+		s.inited[a.id] = true
+	}
+	if err := s.moveLocked(StateActive, ""); err != nil {
+		return err
+	}
+	// The slot before the set: a store that sees the set commits words that a
+	// load must be able to follow.
+	f.slots[index].Store(s)
+	f.publishLocked()
+	f.log.Info("backend loaded", "backend", name, "kind", b.Kind(), "areas", len(f.areas))
+	return nil
+}
+
+// publishLocked replaces the set that stores ask by the backends that are
+// active. REQUIRES: mu held.
+func (f *Frontswap) publishLocked() {
+	next := &activeSet{}
+	for i := range f.slots {
+		if s := f.slots[i].Load(); s != nil && s.state == StateActive {
+			next.slots = append(next.slots, s)
+		}
+	}
+	sortByOrder(next.slots)
+	next.local = len(next.slots) > 0
+	for _, s := range next.slots {
+		next.local = next.local && s.local
+	}
+	f.active.Store(next)
+}
+
+// forgetAreasLocked undoes every Init of s. REQUIRES: mu held.
+func (f *Frontswap) forgetAreasLocked(s *slot) {
+	for id := range s.inited {
+		s.backend.InvalidateArea(id)
+		delete(s.inited, id)
+	}
+}
+
+// OpenArea opens a swap area. Backends that are loaded are initialised for it;
+// one that cannot be refuses its pages, and the area works without it.
+func (f *Frontswap) OpenArea(c AreaConfig) (*Area, error) {
+	a, err := newArea(f, c)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if other := f.areas[c.ID]; other != nil {
+		a.memory.Close()
+		return nil, fmt.Errorf("open area %s: id %d belongs to %s", c.Name, c.ID, other.name)
+	}
+	for i := range f.slots {
+		s := f.slots[i].Load()
+		if s == nil || s.state != StateActive {
+			continue
+		}
+		if err := s.backend.Init(a.describe()); err != nil {
+			f.log.Warn("backend cannot serve the export", "backend", s.name, "export", c.Name, "error", err)
+			continue
+		}
+		s.inited[a.id] = true
+	}
+	f.areas[c.ID] = a
+	return a, nil
+}
+
+func (a *Area) describe() backends.Export {
+	return backends.Export{ID: a.id, Name: a.name, Pages: a.Pages()}
+}
+
+// Close closes the area (the kernel's invalidate_area): backends drop its
+// pages and are told once, then the map is gone. REQUIRES: no request is or
+// will be under way. It waits for drains to leave the area.
+func (a *Area) Close() error {
+	a.closing.Store(true)
+	defer close(a.closed)
+	a.life.Lock()
+	defer a.life.Unlock()
+	a.invalidateArea()
+
+	// Only now may an unload overlook the area: the backend it closes is not
+	// called from here any more.
+	f := a.fs
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.slots {
+		if s := f.slots[i].Load(); s != nil && s.inited[a.id] {
+			s.backend.InvalidateArea(a.id)
+			delete(s.inited, a.id)
+		}
+	}
+	delete(f.areas, a.id)
+	a.words = nil
+	return a.memory.Close()
+}
+
+// fail takes a backend whose Store erred out of the set. Its pages stay.
+func (f *Frontswap) fail(s *slot, cause error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	// Not active any more: an earlier error or an unload was first.
+	if s.state != StateActive || s.moveLocked(StateFailed, cause.Error()) != nil {
+		return
+	}
+	f.publishLocked()
+	f.log.Error("backend failed and takes no more pages", "backend", s.name, "error", cause)
+}
+
+// loadFailed records that a page could not be loaded. Only powers of two are
+// logged, so that a broken backend cannot flood the log.
+func (f *Frontswap) loadFailed(a *Area, page uint64, s *slot, cause error) {
+	if s == nil {
+		f.log.Error("page lost", "export", a.name, "page", page, "error", cause)
+		return
+	}
+	if n := s.loadErrors.Add(1); n&(n-1) == 0 {
+		f.log.Error("page cannot be loaded", "export", a.name, "page", page, "backend", s.name, "errors", n, "error", cause)
+	}
+}

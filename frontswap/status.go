@@ -1,0 +1,69 @@
+package frontswap
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/tmemd/tmemd/backends"
+)
+
+// BackendStatus is a snapshot of one registered backend.
+type BackendStatus struct {
+	Name       string
+	Kind       string
+	State      State
+	Reason     string // why it is frozen or failed
+	Pages      uint64 // pages that the page maps say it has
+	LoadErrors uint64 // pages that it owed and could not deliver
+	Drain      Drain  // the latest drain; zero if there was none
+	Stats      backends.Stats
+}
+
+// Backends returns the registered backends in the order in which stores ask
+// them.
+func (f *Frontswap) Backends() []BackendStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var slots []*slot
+	for i := range f.slots {
+		if s := f.slots[i].Load(); s != nil {
+			slots = append(slots, s)
+		}
+	}
+	sortByOrder(slots)
+	status := make([]BackendStatus, 0, len(slots))
+	for _, s := range slots {
+		b := BackendStatus{
+			Name: s.name, Kind: s.backend.Kind(), State: s.state, Reason: s.reason,
+			Pages: f.pagesLocked(s), LoadErrors: s.loadErrors.Load(), Stats: s.backend.Stats(),
+		}
+		if d := s.drain; d != nil {
+			b.Drain = Drain{Running: d.running.Load(), Started: d.started, Total: d.total, Moved: d.moved.Load(), Left: b.Pages}
+		}
+		status = append(status, b)
+	}
+	return status
+}
+
+func sortByOrder(slots []*slot) {
+	slices.SortFunc(slots, func(a, b *slot) int { return cmp.Compare(a.order, b.order) })
+}
+
+// pagesLocked counts the pages that the open areas' maps say s has.
+// REQUIRES: mu held.
+func (f *Frontswap) pagesLocked(s *slot) uint64 {
+	total := int64(0)
+	for _, a := range f.areas {
+		total += a.pages[s.owner].Load()
+	}
+	return uint64(max(total, 0))
+}
+
+func (f *Frontswap) findLocked(name string) *slot {
+	for i := range f.slots {
+		if s := f.slots[i].Load(); s != nil && s.name == name {
+			return s
+		}
+	}
+	return nil
+}

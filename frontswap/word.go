@@ -1,0 +1,54 @@
+package frontswap
+
+import "github.com/tmemd/tmemd/backends"
+
+// Owner says where the newest copy of a page is.
+type Owner uint8
+
+// Owners, as the page map stores them. The numbers are the map's format.
+const (
+	// OwnerNone: nobody has written the page since the area was opened; storage
+	// has whatever it had before.
+	OwnerNone Owner = 0
+	// OwnerStorage: storage has the page.
+	OwnerStorage Owner = 1
+	// OwnerHole: the page reads as zeros; what storage has is dead.
+	OwnerHole Owner = 2
+
+	firstBackendOwner Owner = 3
+
+	// MaxBackends is how many backends can be registered at once.
+	MaxBackends = 15
+
+	owners = int(firstBackendOwner) + MaxBackends
+)
+
+// backendSlot is the index of the backend that o names; ok is false if o is
+// not a backend.
+func (o Owner) backendSlot() (slot int, ok bool) {
+	return int(o) - int(firstBackendOwner), o >= firstBackendOwner && int(o) < owners
+}
+
+// word is one entry of the page map: all that is known about a page.
+//
+//	bit  0–47  the owner's handle, 0 unless the owner is a backend
+//	bit 48–52  the owner
+//	bit 53     synced: storage has an identical copy (reserved, always 0 so far)
+//	bit 54     referenced: read since the last scan (reserved, always 0 so far)
+//	bit 55–63  always 0
+//
+// A word of 0 is "nobody yet", so that a fresh map is a valid one.
+type word uint64
+
+const (
+	handleMask = 1<<backends.HandleBits - 1
+	ownerShift = backends.HandleBits
+	ownerMask  = 1<<5 - 1
+)
+
+func makeWord(o Owner, h backends.Handle) word {
+	return word(o)<<ownerShift | word(h)&handleMask
+}
+
+func (w word) owner() Owner            { return Owner(w >> ownerShift & ownerMask) }
+func (w word) handle() backends.Handle { return backends.Handle(w & handleMask) }

@@ -1,0 +1,39 @@
+package nbd
+
+// Device is what an export serves. Requests arrive from many goroutines at
+// once; the server has checked that offset and length lie within Size.
+//
+// Every method but Size may return an error, which becomes an NBD errno (see
+// errno.go) and never costs the connection. ReadAt and WriteAt are total: n is
+// len(p) exactly if err is nil.
+type Device interface {
+	// Size is the export's length in bytes, constant while it is served.
+	Size() (int64, error)
+
+	// ReadAt fills p from offset off. It may wait for a disk or a network.
+	ReadAt(p []byte, off int64) (n int, err error)
+
+	// WriteAt stores p at offset off. It may wait for a disk or a network. When
+	// it returns nil every later read, on any connection, sees p.
+	WriteAt(p []byte, off int64) (n int, err error)
+
+	// TryReadAt is ReadAt for callers that must not wait: it returns true if p
+	// is filled, and false if ReadAt has to be asked instead (p is then garbage).
+	TryReadAt(p []byte, off int64) bool
+
+	// TryWriteAt is WriteAt for callers that must not wait: it returns true if
+	// all of p is stored, and false if WriteAt has to be called with all of p
+	// (a part of p may be stored already).
+	TryWriteAt(p []byte, off int64) bool
+
+	// Sync returns when all that was stored is as durable as the device promises.
+	Sync() error
+
+	// Trim declares the range to be of no interest; whole pages read as zero
+	// afterwards.
+	Trim(off, length int64) error
+
+	// WriteZeroes makes the range read as zero. punch allows the device to give
+	// the space back.
+	WriteZeroes(off, length int64, punch bool) error
+}

@@ -1,0 +1,211 @@
+package tier
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+
+	"github.com/pojntfx/go-nbd/pkg/backend"
+	"golang.org/x/sys/unix"
+
+	"github.com/tmemd/tmemd/backends/sharedmem"
+	"github.com/tmemd/tmemd/frontswap"
+)
+
+// Config says what a device is made of.
+type Config struct {
+	Name      string               // the export's name
+	ID        uint32               // unique among the daemon's exports, stable over its life
+	Storage   Storage              // owned by the device from Open on
+	Frontswap *frontswap.Frontswap // the registry it offers pages to
+	Log       *slog.Logger
+}
+
+// Device is one export: a range of bytes whose pages live in backends or on
+// storage. All methods but Close are safe for concurrent use. It satisfies the
+// NBD server's device and go-nbd's backend.Backend.
+type Device struct {
+	area    *frontswap.Area // immutable
+	storage Storage         // immutable
+	size    int64           // immutable
+	log     *slog.Logger    // immutable
+	puncher *puncher        // immutable
+	scratch sync.Pool       // *[pageSize]byte, for requests smaller than a page
+}
+
+var _ backend.Backend = (*Device)(nil)
+
+// ErrRange is what a request beyond the end of the device gets.
+var ErrRange = fmt.Errorf("beyond the end of the export: %w", unix.EINVAL)
+
+// Open makes a device of the storage and starts its puncher. On an error the
+// storage is still the caller's.
+func Open(c Config) (*Device, error) {
+	area, err := c.Frontswap.OpenArea(frontswap.AreaConfig{
+		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: c.Storage,
+	})
+	if err != nil {
+		return nil, err
+	}
+	d := &Device{area: area, storage: c.Storage, size: int64(c.Storage.Pages()) * pageSize, log: c.Log}
+	d.scratch.New = func() any { return new([pageSize]byte) }
+	d.puncher = newPuncher(d)
+	return d, nil
+}
+
+// Size is the length in bytes, a multiple of the page size. The error is
+// always nil.
+func (d *Device) Size() (int64, error) { return d.size, nil }
+
+// Sync returns when what is on storage is on its medium. Pages that backends
+// hold are as durable as the host's memory, which is what a swap export
+// promises: they outlive no power cut.
+func (d *Device) Sync() error { return d.storage.Sync() }
+
+// ReadAt fills p from offset off.
+func (d *Device) ReadAt(p []byte, off int64) (int, error) {
+	// io.ReaderAt's rule at the end; the NBD server never asks that far.
+	if off == d.size && len(p) > 0 {
+		return 0, io.EOF
+	}
+	err := d.walk(p, off, d.readPages, d.readPart)
+	if err != nil {
+		return 0, fmt.Errorf("read: %w", err)
+	}
+	return len(p), nil
+}
+
+// WriteAt stores p at offset off. On an error any of its pages may have been
+// written, each of them whole.
+func (d *Device) WriteAt(p []byte, off int64) (int, error) {
+	err := d.walk(p, off, d.writePages, d.writePart)
+	if err != nil {
+		return 0, fmt.Errorf("write: %w", err)
+	}
+	return len(p), nil
+}
+
+// walk cuts p at off into whole pages, a block at a time, and parts of pages.
+func (d *Device) walk(p []byte, off int64, pages func(first uint64, p []byte) error, part func(page uint64, start int, p []byte) error) error {
+	if err := d.check(off, int64(len(p))); err != nil {
+		return err
+	}
+	for len(p) > 0 {
+		page, start := uint64(off/pageSize), int(off%pageSize)
+		n := min(pageSize-start, len(p))
+		var err error
+		if n < pageSize {
+			err = part(page, start, p[:n])
+		} else {
+			n = blockLength(page, uint64(len(p)/pageSize)) * pageSize
+			err = pages(page, p[:n])
+		}
+		if err != nil {
+			return err
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
+}
+
+// blockLength is how many of the n pages from first on lie in first's block.
+func blockLength(first, n uint64) int {
+	return int(min(n, frontswap.BlockPages-first%frontswap.BlockPages))
+}
+
+func (d *Device) check(off, length int64) error {
+	if off < 0 || length < 0 || off > d.size || length > d.size-off {
+		return ErrRange
+	}
+	return nil
+}
+
+// Trim declares the range to be of no interest: its whole pages are holes
+// afterwards, its parts of pages are as they were. The space on storage is
+// given back later, so that a kernel that trims from inside reclaim never waits
+// for a disk.
+func (d *Device) Trim(off, length int64) error {
+	if err := d.check(off, length); err != nil {
+		return fmt.Errorf("trim: %w", err)
+	}
+	first := uint64((off + pageSize - 1) / pageSize)
+	last := uint64((off + length) / pageSize)
+	d.makeHoles(first, last, true)
+	return nil
+}
+
+// WriteZeroes makes the range read as zero. punch lets go of the space too.
+func (d *Device) WriteZeroes(off, length int64, punch bool) error {
+	if err := d.check(off, length); err != nil {
+		return fmt.Errorf("write zeroes: %w", err)
+	}
+	end := off + length
+	if head := -off & (pageSize - 1); head > 0 {
+		head = min(head, length)
+		if err := d.zeroPart(off, int(head)); err != nil {
+			return fmt.Errorf("write zeroes: %w", err)
+		}
+		off += head
+	}
+	if tail := end & (pageSize - 1); tail > 0 && end > off {
+		if err := d.zeroPart(end-tail, int(tail)); err != nil {
+			return fmt.Errorf("write zeroes: %w", err)
+		}
+		end -= tail
+	}
+	if end > off {
+		d.makeHoles(uint64(off/pageSize), uint64(end/pageSize), punch)
+	}
+	return nil
+}
+
+var zeroes [pageSize]byte
+
+func (d *Device) zeroPart(off int64, n int) error {
+	return d.writePart(uint64(off/pageSize), int(off%pageSize), zeroes[:n])
+}
+
+func (d *Device) makeHoles(first, last uint64, punch bool) {
+	for page := first; page < last; page++ {
+		d.area.Lock(page)
+		d.area.InvalidatePage(page)
+		d.area.Unlock(page)
+	}
+	if punch && first < last {
+		d.puncher.mark(first, last)
+	}
+}
+
+// Stats is a device's account of itself.
+type Stats struct {
+	Area    frontswap.AreaStats
+	Storage StorageStats
+	Memory  []sharedmem.Usage // all of its memory outside the Go heap
+}
+
+// Stats returns a snapshot.
+func (d *Device) Stats() Stats {
+	s := Stats{Area: d.area.Stats(), Storage: d.storage.Stats()}
+	s.Memory = append(s.Memory, s.Area.Memory)
+	s.Memory = append(s.Memory, s.Storage.Memory...)
+	return s
+}
+
+// Settle brings storage into the state in which it alone is the export: holes
+// read as zeros there, and all is on the medium. The caller has unloaded every
+// backend, and no request is under way.
+func (d *Device) Settle() error {
+	if err := d.puncher.settle(); err != nil {
+		return fmt.Errorf("settle storage: %w", err)
+	}
+	return d.storage.Sync()
+}
+
+// Close ends the device and its storage. No request is or will be under way.
+// Pages that backends hold are dropped.
+func (d *Device) Close() error {
+	d.puncher.stop()
+	return errors.Join(d.area.Close(), d.storage.Close())
+}

@@ -1,0 +1,44 @@
+// Package tier makes a device of an export: it cuts requests into pages, holds
+// the page locks, merges parts of pages with the newest data, offers whole pages
+// to frontswap, and keeps on storage what no backend takes. It is what the swap
+// layer (mm/page_io.c, the swap file) is in the kernel.
+//
+// The NBD server calls a [Device]; the daemon opens one for each export, on a
+// [Storage] that the device owns from then on. [File] is the storage of the
+// product; tests put faults between.
+//
+// # Words
+//
+//	page      4096 bytes at a multiple of 4096
+//	block     256 pages at a multiple of 256: the most that is locked at once
+//	storage   the file or block device below an export
+//	hole      a page that reads as zeros and needs no space
+//
+// # Invariants
+//
+//	T1  A page is a register: a read that starts after a write was answered gives
+//	    that write or a later one, whatever backends come and go meanwhile. Requests
+//	    for several pages are atomic page by page, not as a whole.
+//	T2  A part of a page is merged with the newest content of its page, under one
+//	    exclusive lock.
+//	T3  A write fails only if storage fails. The page is then as it was, unless
+//	    storage had it: then it is what the failed write left there.
+//	T4  Storage never sees two operations on one page at once of which one writes
+//	    or punches: writers hold the page exclusively, drains and the puncher for
+//	    update.
+//	T5  Trim never touches storage: the puncher does, later, and only pages that are
+//	    still holes under its lock.
+//
+// # Lock order
+//
+// Page locks of one block, ascending (see frontswap); then whatever backends and
+// storage lock inside. [Device.TryReadAt] and [Device.TryWriteAt] hold one page
+// at a time and never wait for a lock.
+//
+// # Not promised
+//
+// Durability of pages in backends: Sync covers what storage has. Space on
+// storage: the file is sparse, so a full disk shows when a page is written, as
+// ENOSPC to the client if no backend takes the page either. Space under a page that
+// a backend took over is kept until the page is trimmed.
+package tier

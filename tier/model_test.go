@@ -1,0 +1,320 @@
+package tier
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+
+	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/backendtest"
+	"github.com/tmemd/tmemd/backends/zcache"
+	"github.com/tmemd/tmemd/frontswap"
+)
+
+// faults makes every n-th operation fail, or none if every is 0. Operations of
+// drains count too, so which request is hit depends on the moment.
+type faults struct{ every, count atomic.Int64 }
+
+func (f *faults) next() bool {
+	every := f.every.Load()
+	return every > 0 && f.count.Add(1)%every == 0
+}
+
+// model holds a device against a plain byte slice. Backends come and go beside
+// the requests; storage and backends fail and refuse.
+type model struct {
+	t       *rapid.T
+	f       *frontswap.Frontswap
+	d       *Device
+	bytes   []byte
+	storage faults
+	backend faults
+
+	// life is the load or unload under way beside the requests.
+	life   sync.WaitGroup
+	loaded map[string]bool // by name; touched by no life under way
+	used   []*backendtest.Map
+	made   int
+}
+
+const modelPages = 2*frontswap.BlockPages + 30
+
+func newModel(t *rapid.T) *model {
+	m := &model{t: t, f: newFrontswap(), bytes: make([]byte, modelPages*pageSize), loaded: map[string]bool{}}
+	s := newMemoryStorage(modelPages)
+	s.fault = func(op string, _, _ uint64) error {
+		if op != "sync" && m.storage.next() {
+			return unix.EIO
+		}
+		return nil
+	}
+	d, err := Open(Config{Name: "model", ID: 1, Storage: s, Frontswap: m.f, Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.d = d
+	return m
+}
+
+// span draws a range of any alignment: mostly short, sometimes whole pages,
+// sometimes most of the device.
+func (m *model) span() (off, length int64) {
+	size := int64(len(m.bytes))
+	off = rapid.Int64Range(0, size-1).Draw(m.t, "off")
+	limit := rapid.SampledFrom([]int64{600, 3 * pageSize, 40 * pageSize, size}).Draw(m.t, "limit")
+	length = rapid.Int64Range(1, limit).Draw(m.t, "length")
+	if rapid.Bool().Draw(m.t, "whole pages") {
+		off, length = off&^(pageSize-1), (length+pageSize-1)&^(pageSize-1)
+	}
+	return off, min(length, size-off)
+}
+
+// content draws what is written: real-looking pages, cut to length.
+func (m *model) content(length int64) []byte {
+	seed := rapid.Uint64Range(0, 1<<20).Draw(m.t, "seed")
+	p := make([]byte, (length+pageSize-1)/pageSize*pageSize)
+	for i := 0; i < len(p); i += pageSize {
+		backendtest.FillMixed(p[i:i+pageSize], seed+uint64(i))
+	}
+	return p[:length]
+}
+
+func (m *model) write(*rapid.T) {
+	off, length := m.span()
+	p := m.content(length)
+	if rapid.Bool().Draw(m.t, "try") && m.d.TryWriteAt(p, off) {
+		copy(m.bytes[off:], p)
+		return
+	}
+	_, err := m.d.WriteAt(p, off)
+	m.changed(err, off, length, func(b []byte) { copy(b, p) })
+}
+
+func (m *model) zero(*rapid.T) {
+	off, length := m.span()
+	err := m.d.WriteZeroes(off, length, rapid.Bool().Draw(m.t, "punch"))
+	m.changed(err, off, length, func(b []byte) { clear(b) })
+}
+
+// changed brings the slice up to date after a request that changed a range. If
+// the request failed, each page may be as it was or as it would be, but nothing
+// else: what it is, is read with the faults off.
+func (m *model) changed(err error, off, length int64, change func([]byte)) {
+	old := bytes.Clone(m.bytes[off : off+length])
+	change(m.bytes[off : off+length])
+	if err == nil {
+		return
+	}
+	if !errors.Is(err, unix.EIO) && !errors.Is(err, errInjected) {
+		m.t.Fatalf("a request failed with an error that nobody injected: %v", err)
+	}
+	got := make([]byte, length)
+	m.quietly(func() {
+		if _, err := m.d.ReadAt(got, off); err != nil {
+			m.t.Fatalf("read after a failed request: %v", err)
+		}
+	})
+	for at := int64(0); at < length; {
+		end := min(length, (off+at)&^(pageSize-1)+pageSize-off)
+		page := got[at:end]
+		if !bytes.Equal(page, old[at:end]) && !bytes.Equal(page, m.bytes[off+at:off+end]) {
+			m.t.Fatalf("page %d is neither old nor new after a failed request", (off+at)/pageSize)
+		}
+		copy(m.bytes[off+at:], page)
+		at = end
+	}
+}
+
+// quietly runs do without faults.
+func (m *model) quietly(do func()) {
+	s, b := m.storage.every.Swap(0), m.backend.every.Swap(0)
+	do()
+	m.storage.every.Store(s)
+	m.backend.every.Store(b)
+}
+
+func (m *model) read(*rapid.T) {
+	off, length := m.span()
+	got := make([]byte, length)
+	if !rapid.Bool().Draw(m.t, "try") || !m.d.TryReadAt(got, off) {
+		if _, err := m.d.ReadAt(got, off); err != nil {
+			if !errors.Is(err, unix.EIO) && !errors.Is(err, errInjected) {
+				m.t.Fatalf("read failed with an error that nobody injected: %v", err)
+			}
+			return
+		}
+	}
+	m.compare(got, off)
+}
+
+func (m *model) compare(got []byte, off int64) {
+	want := m.bytes[off : off+int64(len(got))]
+	for i := range got {
+		if got[i] != want[i] {
+			m.t.Fatalf("byte %d (page %d): read %#x, want %#x", off+int64(i), (off+int64(i))/pageSize, got[i], want[i])
+		}
+	}
+}
+
+func (m *model) trim(*rapid.T) {
+	off, length := m.span()
+	if err := m.d.Trim(off, length); err != nil {
+		m.t.Fatalf("trim: %v", err)
+	}
+	if first, last := (off+pageSize-1)&^(pageSize-1), (off+length)&^(pageSize-1); last > first {
+		clear(m.bytes[first:last])
+	}
+}
+
+func (m *model) flush(*rapid.T) {
+	if err := m.d.Sync(); err != nil {
+		m.t.Fatalf("flush: %v", err)
+	}
+}
+
+var errInjected = errors.New("injected")
+
+func (m *model) load(*rapid.T) {
+	m.life.Wait()
+	if len(m.loaded) >= 4 {
+		return
+	}
+	m.made++
+	name := fmt.Sprint("b", m.made)
+	b := m.newBackend()
+	m.loaded[name] = true
+	m.life.Go(func() {
+		if err := m.f.Register(name, b); err != nil {
+			panic(err)
+		}
+	})
+}
+
+// newBackend draws a real zcache of some size, or a map that refuses, errs on
+// loads, and now and then fails for good.
+func (m *model) newBackend() backends.Backend {
+	if rapid.Bool().Draw(m.t, "zcache") {
+		z, err := zcache.New(zcache.Config{Limit: rapid.SampledFrom([]int64{1 << 18, 1 << 22}).Draw(m.t, "pool")})
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		return z
+	}
+	b := &backendtest.Map{Remote: rapid.Bool().Draw(m.t, "remote"), Limit: rapid.IntRange(0, 300).Draw(m.t, "limit")}
+	b.OnStore = func(key backends.Key, _ []byte) (backends.Refusal, error) {
+		switch {
+		case key.Page%11 == 5:
+			return backends.RefusedPoor, nil
+		case m.backend.next():
+			return 0, errInjected
+		}
+		return backends.Accepted, nil
+	}
+	b.OnLoad = func(backends.Key, backends.Handle, []byte) error {
+		if m.backend.next() {
+			return errInjected
+		}
+		return nil
+	}
+	m.used = append(m.used, b)
+	return b
+}
+
+func (m *model) unload(*rapid.T) {
+	m.life.Wait()
+	if len(m.loaded) == 0 {
+		return
+	}
+	name := rapid.SampledFrom(slices.Sorted(maps.Keys(m.loaded))).Draw(m.t, "backend")
+	m.life.Go(func() {
+		// A drain that meets a fault keeps the backend, which is tried again.
+		if m.f.Unregister(context.Background(), name) == nil {
+			delete(m.loaded, name)
+		}
+	})
+}
+
+func (m *model) fault(*rapid.T) {
+	m.storage.every.Store(rapid.SampledFrom([]int64{0, 0, 3, 10}).Draw(m.t, "storage fails each"))
+	m.backend.every.Store(rapid.SampledFrom([]int64{0, 0, 7, 50}).Draw(m.t, "backend fails each"))
+}
+
+// check is called after each step: every word is counted once (F5).
+func (m *model) check(*rapid.T) {
+	m.life.Wait()
+	s := m.d.Stats().Area
+	total := s.None + s.Storage + s.Hole
+	for name, pages := range s.Backends {
+		if pages < 0 {
+			m.t.Fatalf("backend %s has %d pages", name, pages)
+		}
+		total += pages
+	}
+	if total != modelPages {
+		m.t.Fatalf("the owners' pages add up to %d of %d", total, modelPages)
+	}
+	for _, b := range m.f.Backends() {
+		if b.Pages != b.Stats.Pages {
+			m.t.Fatalf("the map gives %s %d pages, it says %d", b.Name, b.Pages, b.Stats.Pages)
+		}
+	}
+}
+
+// end unloads everything without faults: storage alone must be the device.
+func (m *model) end() {
+	m.life.Wait()
+	m.storage.every.Store(0)
+	m.backend.every.Store(0)
+	m.compare(m.all(), 0)
+	for _, b := range m.f.Backends() {
+		if err := m.f.Unregister(context.Background(), b.Name); err != nil {
+			m.t.Fatalf("unload at the end: %v", err)
+		}
+	}
+	m.compare(m.all(), 0)
+	if err := m.d.Settle(); err != nil {
+		m.t.Fatalf("settle: %v", err)
+	}
+	if !bytes.Equal(m.d.storage.(*memoryStorage).data, m.bytes) {
+		m.t.Fatal("storage is not the device after every backend was unloaded")
+	}
+	for _, b := range m.used {
+		if err := b.Misuse(); err != nil {
+			m.t.Fatalf("backend misused: %v", err)
+		}
+	}
+}
+
+func (m *model) all() []byte {
+	got := make([]byte, len(m.bytes))
+	if _, err := m.d.ReadAt(got, 0); err != nil {
+		m.t.Fatalf("read everything: %v", err)
+	}
+	return got
+}
+
+// TestModel is the device against a byte slice: random requests of any
+// alignment, backends loaded and unloaded beside them, storage and backends
+// that fail. Run with the race detector, it also shows T4.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newModel(t)
+		defer m.d.Close()
+		defer m.life.Wait()
+		t.Repeat(map[string]func(*rapid.T){
+			"write": m.write, "write again": m.write, "read": m.read, "read again": m.read,
+			"zero": m.zero, "trim": m.trim, "flush": m.flush,
+			"load": m.load, "unload": m.unload, "fault": m.fault, "account": m.check,
+		})
+		m.end()
+	})
+}

@@ -1,0 +1,169 @@
+package tier
+
+import (
+	"github.com/tmemd/tmemd/frontswap"
+)
+
+// TryReadAt is ReadAt for callers that must not wait: true if p was filled
+// from memory. Anything else, and any error, is left to ReadAt.
+func (d *Device) TryReadAt(p []byte, off int64) bool {
+	if !d.whole(p, off) {
+		return false
+	}
+	loads := uint64(0)
+	for page := uint64(off / pageSize); len(p) > 0; page++ {
+		if !d.area.TryRLock(page) {
+			return false
+		}
+		hole := d.area.Owner(page) == frontswap.OwnerHole
+		ok := hole || !d.onStorage(page) && d.area.TryLoad(page, p[:pageSize])
+		d.area.RUnlock(page)
+		if !ok {
+			return false
+		}
+		if hole {
+			clear(p[:pageSize])
+		} else {
+			loads++
+		}
+		p = p[pageSize:]
+	}
+	if loads > 0 {
+		d.area.CountLoads(loads)
+	}
+	return true
+}
+
+// TryWriteAt is WriteAt for callers that must not wait: true if backends in
+// local memory took all of p. Otherwise WriteAt stores all of it again.
+func (d *Device) TryWriteAt(p []byte, off int64) bool {
+	if !d.whole(p, off) {
+		return false
+	}
+	for page := uint64(off / pageSize); len(p) > 0; page++ {
+		if !d.area.TryLock(page) {
+			return false
+		}
+		ok := d.area.TryStore(page, p[:pageSize])
+		d.area.Unlock(page)
+		if !ok {
+			return false
+		}
+		p = p[pageSize:]
+	}
+	return true
+}
+
+// whole reports whether the request is for whole pages within the device.
+func (d *Device) whole(p []byte, off int64) bool {
+	return (off|int64(len(p)))%pageSize == 0 && d.check(off, int64(len(p))) == nil
+}
+
+// readPages fills p, whole pages of one block. Neighbours on storage are read
+// in one piece, which is why their locks are held together.
+func (d *Device) readPages(first uint64, p []byte) error {
+	last := first + uint64(len(p)/pageSize)
+	for page := first; page < last; page++ {
+		d.area.RLock(page)
+	}
+	var err error
+	for page := first; page < last && err == nil; {
+		page, err = d.readRun(first, page, last, p)
+	}
+	for page := first; page < last; page++ {
+		d.area.RUnlock(page)
+	}
+	return err
+}
+
+// readRun reads the page, or the run of pages on storage that starts there, and
+// returns the page that follows. REQUIRES: RLock held for page to last.
+func (d *Device) readRun(first, page, last uint64, p []byte) (next uint64, err error) {
+	dst := p[(page-first)*pageSize:]
+	switch {
+	case d.area.Owner(page) == frontswap.OwnerHole:
+		clear(dst[:pageSize])
+		return page + 1, nil
+	case !d.onStorage(page):
+		return page + 1, d.area.Load(page, dst[:pageSize])
+	}
+	for next = page + 1; next < last && d.onStorage(next); {
+		next++
+	}
+	return next, d.storage.ReadPages(page, dst[:(next-page)*pageSize])
+}
+
+// onStorage REQUIRES: any lock of the page held.
+func (d *Device) onStorage(page uint64) bool {
+	owner := d.area.Owner(page)
+	return owner == frontswap.OwnerNone || owner == frontswap.OwnerStorage
+}
+
+// writePages stores p, whole pages of one block. What no backend takes goes to
+// storage, neighbours in one piece.
+func (d *Device) writePages(first uint64, p []byte) error {
+	last := first + uint64(len(p)/pageSize)
+	for page := first; page < last; page++ {
+		d.area.Lock(page)
+	}
+	var err error
+	for page := first; page < last && err == nil; {
+		start := page
+		for page < last && !d.area.Store(page, p[(page-first)*pageSize:][:pageSize]) {
+			page++
+		}
+		err = d.writeStorage(start, p[(start-first)*pageSize:(page-first)*pageSize])
+		page++ // the one that ended the run was stored
+	}
+	for page := first; page < last; page++ {
+		d.area.Unlock(page)
+	}
+	return err
+}
+
+// writeStorage writes whole pages to storage and commits them. If storage
+// fails, the pages are as they were, and any copy that a backend had of them
+// is still the newest that was acknowledged (T3). REQUIRES: Lock held.
+func (d *Device) writeStorage(first uint64, p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	if err := d.storage.WritePages(first, p); err != nil {
+		return err
+	}
+	for i := range uint64(len(p) / pageSize) {
+		d.area.SetStorage(first + i)
+	}
+	return nil
+}
+
+// readPart fills p with a part of one page.
+func (d *Device) readPart(page uint64, start int, p []byte) error {
+	scratch := d.scratch.Get().(*[pageSize]byte)
+	defer d.scratch.Put(scratch)
+	d.area.RLock(page)
+	_, err := d.readRun(page, page, page+1, scratch[:])
+	d.area.RUnlock(page)
+	if err != nil {
+		return err
+	}
+	copy(p, scratch[start:])
+	return nil
+}
+
+// writePart merges p into one page: its newest content is read, changed and
+// stored as a whole under one lock, so that two writers of one page both count.
+func (d *Device) writePart(page uint64, start int, p []byte) error {
+	scratch := d.scratch.Get().(*[pageSize]byte)
+	defer d.scratch.Put(scratch)
+	d.area.Lock(page)
+	defer d.area.Unlock(page)
+	if _, err := d.readRun(page, page, page+1, scratch[:]); err != nil {
+		return err
+	}
+	copy(scratch[start:], p)
+	if d.area.Store(page, scratch[:]) {
+		return nil
+	}
+	return d.writeStorage(page, scratch[:])
+}
