@@ -1,0 +1,55 @@
+# tmemd: build, run, test. `make run` and `make test` need nothing installed by
+# hand but Go, make and, for the tests, a Debian system with apt-get.
+
+GO          ?= go
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
+               python3-libnbd fio kmod cpio xz-utils util-linux
+
+.PHONY: all build run test lint unit race interop e2e fuzz bench soak deps clean
+
+all: build
+
+build: ## both commands, static, in bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/tmemd ./cmd/tmemctl
+
+run: build ## a swap export in ./var; ARGS='--size 4GiB …' for more
+	bin/tmemd --state-dir var $(ARGS)
+
+test: lint race interop e2e ## every test
+
+lint: ## gofmt, vet, staticcheck; the import-direction test is in race
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags 'interop e2e' ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) run $(STATICCHECK) -tags 'interop e2e' ./deploy/...
+
+unit: ## quick: no race detector, no outside programs
+	$(GO) test ./...
+
+race: ## unit, model and conformance tests under the race detector
+	$(GO) test -race -timeout 15m ./...
+
+interop: deps build ## NBD clients that others wrote, faults on real file systems
+	$(GO) test -tags interop -count=1 -timeout 15m -v ./deploy/interop
+
+e2e: deps build ## a stock Debian kernel in a VM swaps through tmemd
+	$(GO) test -tags e2e -count=1 -timeout 20m -v ./deploy/vm
+
+fuzz: ## MINUTES for each target (default 1)
+	deploy/fuzz.sh $(or $(MINUTES),1)
+
+bench: ## fill an export with real page content and report
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+deps: ## Debian packages that the tests use
+	@missing=; for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+		$$sudo apt-get update -q && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
+	fi
+
+clean:
+	rm -rf bin .cache var
