@@ -24,6 +24,7 @@ type AreaConfig struct {
 	ID      uint32  // unique among open areas; stored beside each page
 	Pages   uint64  // 1 to backends.MaxPages
 	Storage Storage // where drains go
+	Empty   bool    // storage is all zeros: pages that nobody wrote are holes
 }
 
 // Area is one swap area: the page map of one export, its page locks and its
@@ -34,6 +35,7 @@ type Area struct {
 	name    string          // immutable
 	id      uint32          // immutable
 	storage Storage         // immutable
+	fresh   Owner           // immutable: what OwnerNone means here, none or hole
 	words   []atomic.Uint64 // each guarded by its page's lock; atomic so that counting may look without
 	memory  *sharedmem.Region
 	locks   *pageLocks
@@ -81,9 +83,12 @@ func newArea(fs *Frontswap, c AreaConfig) (*Area, error) {
 		return nil, fmt.Errorf("open area %s: %w", c.Name, err)
 	}
 	a := &Area{
-		fs: fs, name: c.Name, id: c.ID, storage: c.Storage, memory: memory,
+		fs: fs, name: c.Name, fresh: OwnerNone, id: c.ID, storage: c.Storage, memory: memory,
 		words: unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(unsafe.SliceData(memory.Bytes()))), c.Pages),
 		locks: newPageLocks(c.Pages), closed: make(chan struct{}),
+	}
+	if c.Empty {
+		a.fresh = OwnerHole
 	}
 	a.pages[OwnerNone].Store(int64(c.Pages))
 	return a, nil
@@ -122,8 +127,15 @@ func (a *Area) upgrade(page uint64) { a.locks.lock(page, &modeUpgrade) }
 
 func (a *Area) word(page uint64) word { return word(a.words[page].Load()) }
 
-// Owner says who has the page. REQUIRES: any lock of the page held.
-func (a *Area) Owner(page uint64) Owner { return a.word(page).owner() }
+// Owner says who has the page. REQUIRES: any lock of the page held; without
+// one the answer may be of the past.
+func (a *Area) Owner(page uint64) Owner {
+	owner := a.word(page).owner()
+	if owner == OwnerNone {
+		return a.fresh
+	}
+	return owner
+}
 
 // Store offers the page to each backend in turn and reports whether one took
 // it. If not, the page is as it was: the caller writes storage and then calls
@@ -224,6 +236,10 @@ func (a *Area) SetStorage(page uint64) { a.commit(page, makeWord(OwnerStorage, 0
 // InvalidatePage commits that the page is a hole: it reads as zeros.
 // REQUIRES: Lock held.
 func (a *Area) InvalidatePage(page uint64) {
+	if a.word(page) == 0 && a.fresh == OwnerHole {
+		// Leave the map untouched: a discard of a whole new device costs no memory.
+		return
+	}
 	if _, held := a.Owner(page).backendSlot(); held {
 		a.counters.invalidates.Add(1)
 	}

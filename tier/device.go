@@ -19,6 +19,7 @@ type Config struct {
 	Name      string               // the export's name
 	ID        uint32               // unique among the daemon's exports, stable over its life
 	Storage   Storage              // owned by the device from Open on
+	Empty     bool                 // storage is all zeros, so what nobody wrote needs no reading
 	Frontswap *frontswap.Frontswap // the registry it offers pages to
 	Log       *slog.Logger
 }
@@ -44,7 +45,7 @@ var ErrRange = fmt.Errorf("beyond the end of the export: %w", unix.EINVAL)
 // storage is still the caller's.
 func Open(c Config) (*Device, error) {
 	area, err := c.Frontswap.OpenArea(frontswap.AreaConfig{
-		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: c.Storage,
+		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: c.Storage, Empty: c.Empty,
 	})
 	if err != nil {
 		return nil, err

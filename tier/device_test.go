@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -345,5 +346,75 @@ func TestRequestsDoNotAllocate(t *testing.T) {
 		if n := testing.AllocsPerRun(200, request); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
+	}
+}
+
+func TestExtents(t *testing.T) {
+	f := newFrontswap()
+	d := openDevice(t, newMemoryStorage(20), f)
+	mustWrite(t, d, bytes.Repeat([]byte{1}, 3*pageSize), 2*pageSize)
+	register(t, f, "b", &backendtest.Map{})
+	mustWrite(t, d, bytes.Repeat([]byte{1}, 2*pageSize), 4*pageSize)
+	if err := d.Trim(8*pageSize, 4*pageSize); err != nil {
+		t.Fatal(err)
+	}
+	type run struct {
+		length int64
+		hole   bool
+		owner  uint32
+	}
+	extents := func(off, length int64, most int) (got []run) {
+		err := d.Extents(off, length, func(length int64, hole bool, owner uint32) bool {
+			got = append(got, run{length, hole, owner})
+			return len(got) < most
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	want := []run{{2 * pageSize, false, 0}, {2 * pageSize, false, 1}, {2 * pageSize, false, 3},
+		{2 * pageSize, false, 0}, {4 * pageSize, true, 2}, {8 * pageSize, false, 0}}
+	if got := extents(0, 20*pageSize, 100); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := extents(3*pageSize+100, 2*pageSize, 100); !slices.Equal(got, []run{{pageSize - 100, false, 1}, {pageSize + 100, false, 3}}) {
+		t.Errorf("a range within pages: got %v", got)
+	}
+	if got := extents(0, 20*pageSize, 1); len(got) != 1 {
+		t.Errorf("%d runs reported after one was enough", len(got))
+	}
+	if err := d.Extents(19*pageSize, 2*pageSize, nil); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("beyond the end: %v", err)
+	}
+}
+
+// TestEmptyStorage: what nobody wrote on empty storage is a hole, served
+// without a look at storage, before and after something else was written.
+func TestEmptyStorage(t *testing.T) {
+	s := newMemoryStorage(10)
+	f := newFrontswap()
+	d, err := Open(Config{Name: "test", ID: 1, Storage: s, Empty: true, Frontswap: f, Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	page := backendtest.Page(backendtest.Text, 1)
+	mustWrite(t, d, page, pageSize)
+	s.fault = func(op string, first, n uint64) error {
+		if first != 1 || n != 1 {
+			t.Errorf("%s of %d pages at %d", op, n, first)
+		}
+		return nil
+	}
+	want := slices.Concat(make([]byte, pageSize), page, make([]byte, 8*pageSize))
+	if got := mustRead(t, d, 10*pageSize, 0); !bytes.Equal(got, want) {
+		t.Error("wrong content")
+	}
+	if !d.TryReadAt(make([]byte, pageSize), 0) {
+		t.Error("an unwritten page is not served at once")
+	}
+	if s := d.Stats().Area; s.None != 9 || s.Storage != 1 || s.Hole != 0 {
+		t.Errorf("pages by owner: %+v", s)
 	}
 }
