@@ -12,6 +12,8 @@
 //	M2  Punched bytes read as zero and their memory is back with the system.
 //	M3  Close is called once, by the owner, when nobody can touch the bytes:
 //	    a later access is a fault that no recover can catch.
+//	M4  In a shared memory file reading takes memory just as writing does, one
+//	    page of the system at a time: what must stay untouched must not be read.
 //
 // Not promised: that memory is there when it is first touched. The system may
 // be out of it; the owner bounds what it maps.

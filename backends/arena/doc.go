@@ -1,0 +1,62 @@
+// Package arena keeps variable-sized objects, compressed pages, in one shared
+// memory file, with 16 bytes of overhead each.
+//
+// Backends that hold page data in local memory call it (zcache). It does not
+// compress, and knows no more of an object than the header it writes.
+//
+// The region is cut into chunks of 64 KiB. A chunk belongs to one size class
+// at a time and is an array of slots of that size; classes go from 64 to 3,648
+// bytes in steps of 64:
+//
+//	region   | chunk 0: class 1,536   | chunk 1: class 320   | chunk 2: free | …
+//	chunk    | slot 0 | slot 1 | … | slot 41 | unused tail |
+//	slot     | header word 0 | header word 1 | data … | padding below 64 bytes |
+//
+//	word 0   bits 0–39 page, 40–43 codec, 44–56 length of the data, 57 being filled
+//	word 1   bits 0–31 checksum, 32–63 export
+//
+// A [Ref] is a slot's address divided by 64, so 40 bits name a slot in 64 TiB.
+//
+// # States of a slot
+//
+//	state    | word 0                | the next 8 bytes   | left by
+//	never    | 0                     | 0                  | take: past the chunk's bump index
+//	free     | 0                     | next free slot + 1 | take: head of the chunk's free list
+//	filling  | bit 57 only (codec 0) | anything           | Put's last store
+//	live     | codec 1–15            | word 1             | Free
+//
+// # Invariants
+//
+//	A1  A slot is live if and only if its codec is not 0. Put writes the data,
+//	    then word 1, then word 0 in one atomic store; Free clears word 0 first.
+//	    A process that dies in between leaves a slot that is not live.
+//	A2  No slot has two owners, even if the memory is damaged: a slot is taken
+//	    off a free list only if its word 0 is 0, and is marked as filling under
+//	    the class's lock. A free list that leads anywhere else is dropped; its
+//	    slots are lost until the chunk is empty.
+//	A3  Nothing that is read from the region is believed without a check:
+//	    Get, Put and Free do not panic, loop or leave the chunk, whatever the
+//	    bytes are. What says where slots begin is kept outside the region.
+//	A4  A chunk is in at most one list: of its class, if it has both live and
+//	    free slots; of the pool, warm or cold, if it has no live ones.
+//	A5  Held bytes are those of the chunks in use and of the free chunks that
+//	    are kept warm, and never exceed the limit. The memory of all other
+//	    chunks is back with the system, or was never touched.
+//
+// # Locks
+//
+//	class.mu  guards the list of one class and the entries of its chunks
+//	pool.mu   guards the lists of free chunks and the entries of those
+//
+// class.mu before pool.mu; never two classes. Get takes no lock. Memory is
+// given back to the system (a system call) with no lock held.
+//
+// # What is not promised
+//
+// Objects are not moved: a chunk with one live object stays. An arena whose
+// load changes from one size to another can refuse while it holds free slots of
+// other classes. Damage to the memory is not detected here but by the owner of
+// the checksum. The bookkeeping, 20 bytes for each chunk, lives on the Go heap
+// in one slice without pointers, and can be rebuilt from the live objects'
+// headers.
+package arena

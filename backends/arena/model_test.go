@@ -1,0 +1,213 @@
+package arena
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// fatalf is what rapid.T and testing.TB have in common here.
+type fatalf interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
+// consistent checks A1, A4 and A5 by walking every list and every slot. Nothing
+// else may be using the arena.
+func consistent(t fatalf, a *Arena) {
+	t.Helper()
+	listed := make(map[int]string) // chunk → the list it is in
+	walk := func(name string, first uint32) {
+		t.Helper()
+		for at := first; at != 0; at = a.chunks[at-1].next {
+			n := int(at - 1)
+			if other, ok := listed[n]; ok {
+				t.Fatalf("A4: chunk %d is in list %s and in %s", n, other, name)
+			}
+			listed[n] = name
+		}
+	}
+	walk("warm", a.pool.warm)
+	walk("cold", a.pool.cold)
+	held, objects := 0, int64(0)
+	for i := range a.classes {
+		walk("partial", a.classes[i].partial)
+		objects += a.classes[i].objects
+	}
+	slots := int64(0)
+	for n := range a.chunks {
+		number := a.chunks[n].class.Load()
+		list := listed[n]
+		switch {
+		case number != 0:
+			held++
+			slots += consistentChunk(t, a, n, &a.classes[number], list)
+		case list == "warm":
+			held++
+		case list == "partial", list == "" && n < a.pool.bump:
+			t.Fatalf("A4: chunk %d has no class and is in list %q", n, list)
+		}
+	}
+	if slots != objects {
+		t.Fatalf("A1: %d slots are live, %d objects counted", slots, objects)
+	}
+	if held != a.pool.heldCount || held > len(a.chunks) {
+		t.Fatalf("A5: %d chunks hold memory, %d counted, of %d", held, a.pool.heldCount, len(a.chunks))
+	}
+}
+
+// consistentChunk checks one chunk and returns how many slots are live.
+func consistentChunk(t fatalf, a *Arena, n int, c *class, list string) int64 {
+	t.Helper()
+	chunk := &a.chunks[n]
+	if (list == "partial") == chunk.full(c.slots) || chunk.used == 0 {
+		t.Fatalf("A4: chunk %d with %d slots in use, full: %v, is in list %q", n, chunk.used, chunk.full(c.slots), list)
+	}
+	free := make(map[int64]bool)
+	for at := uint64(chunk.free); at != 0; {
+		slot := int64(at - 1)
+		if free[slot] || slot >= int64(chunk.bump) {
+			t.Fatalf("the free list of chunk %d leads to slot %d twice, or beyond %d", n, slot, chunk.bump)
+		}
+		free[slot] = true
+		at = binary.LittleEndian.Uint64(a.word1(int64(n)*ChunkSize + slot*c.size))
+	}
+	live := int64(0)
+	for slot := range c.slots {
+		offset := int64(n)*ChunkSize + slot*c.size
+		_, ok := a.read(offset, c)
+		if ok == (free[slot] || slot >= int64(chunk.bump)) || ok == a.isFree(offset) {
+			t.Fatalf("A1: slot %d of chunk %d is live: %v, in the free list: %v, bump: %d", slot, n, ok, free[slot], chunk.bump)
+		}
+		if ok {
+			live++
+		}
+	}
+	if live != int64(chunk.used) {
+		t.Fatalf("A1: chunk %d has %d live slots, %d counted", n, live, chunk.used)
+	}
+	return live
+}
+
+// TestModel compares with a plain map. The region is small, so that it is often
+// full and chunks change class.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		a, err := New("test arena", 24*ChunkSize)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		defer func() {
+			if err := a.Close(); err != nil {
+				rt.Errorf("Close: %v", err)
+			}
+		}()
+		m := &model{a: a, objects: make(map[Ref]Object)}
+		rt.Repeat(map[string]func(*rapid.T){
+			"put":      m.put,
+			"putMany":  m.putMany,
+			"get":      m.get,
+			"free":     m.free,
+			"freeMany": m.freeMany,
+			"":         m.check,
+		})
+		for ref, o := range m.objects {
+			mustGetModel(rt, a, ref, o)
+			a.Free(ref)
+		}
+		m.objects, m.refs, m.bytes = nil, nil, 0
+		m.check(rt)
+	})
+}
+
+type model struct {
+	a       *Arena
+	objects map[Ref]Object
+	refs    []Ref // the keys of objects, in an order that replays
+	bytes   int64
+	seed    uint64
+}
+
+func (m *model) add(rt *rapid.T, length int) bool {
+	m.seed++
+	o := object(m.seed, length)
+	ref, ok := m.a.Put(o)
+	if !ok {
+		return false
+	}
+	if _, taken := m.objects[ref]; taken {
+		rt.Fatalf("A2: ref %#x was given out twice", uint64(ref))
+	}
+	m.objects[ref] = o
+	m.refs = append(m.refs, ref)
+	m.bytes += int64(length)
+	return true
+}
+
+func (m *model) put(rt *rapid.T) {
+	if !m.add(rt, rapid.IntRange(1, MaxData).Draw(rt, "length")) && m.a.Stats().HeldBytes < 24*ChunkSize {
+		rt.Fatalf("Put found no room in %+v", m.a.Stats())
+	}
+}
+
+func (m *model) putMany(rt *rapid.T) {
+	length := rapid.IntRange(1, MaxData).Draw(rt, "length")
+	for range rapid.IntRange(1, 200).Draw(rt, "count") {
+		if !m.add(rt, length) {
+			return
+		}
+	}
+}
+
+func (m *model) pick(rt *rapid.T) int {
+	if len(m.refs) == 0 {
+		rt.Skip("empty")
+	}
+	return rapid.IntRange(0, len(m.refs)-1).Draw(rt, "which")
+}
+
+func (m *model) get(rt *rapid.T) {
+	ref := m.refs[m.pick(rt)]
+	mustGetModel(rt, m.a, ref, m.objects[ref])
+}
+
+func mustGetModel(rt *rapid.T, a *Arena, ref Ref, want Object) {
+	if got, ok := a.Get(ref); !ok || !same(got, want) {
+		rt.Fatalf("Get(%#x) = %+v, %v, want %+v", uint64(ref), got, ok, want)
+	}
+}
+
+func (m *model) free(rt *rapid.T) { m.drop(rt, m.pick(rt)) }
+
+func (m *model) freeMany(rt *rapid.T) {
+	first := m.pick(rt)
+	for range rapid.IntRange(1, 200).Draw(rt, "count") {
+		if first >= len(m.refs) {
+			return
+		}
+		m.drop(rt, first)
+	}
+}
+
+func (m *model) drop(rt *rapid.T, i int) {
+	ref := m.refs[i]
+	m.refs[i] = m.refs[len(m.refs)-1]
+	m.refs = m.refs[:len(m.refs)-1]
+	m.bytes -= int64(len(m.objects[ref].Data))
+	delete(m.objects, ref)
+	if !m.a.Free(ref) {
+		rt.Fatalf("Free(%#x) found nothing", uint64(ref))
+	}
+	if m.a.Free(ref) {
+		rt.Fatalf("Free(%#x) succeeded twice", uint64(ref))
+	}
+}
+
+func (m *model) check(rt *rapid.T) {
+	s := m.a.Stats()
+	if s.Objects != int64(len(m.objects)) || s.DataBytes != m.bytes {
+		rt.Fatalf("Stats shows %d objects of %d bytes, want %d of %d", s.Objects, s.DataBytes, len(m.objects), m.bytes)
+	}
+	consistent(rt, m.a)
+}

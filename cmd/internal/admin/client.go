@@ -1,0 +1,161 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"syscall"
+	"time"
+
+	"github.com/tmemd/tmemd/cmd/internal/cli"
+)
+
+// Limits of the client.
+const (
+	maxResponse   = 16 << 20 // bytes of an answer that is not a stream
+	clientTimeout = 30 * time.Second
+)
+
+// Client asks a daemon. Its errors are for humans, with hints. Close ends it.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// NewClient returns a client of the daemon that listens on the socket.
+// It connects when it is asked something.
+func NewClient(socket string) *Client {
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}}
+}
+
+// Close ends idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Status asks for everything at a glance.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	err = c.ask(ctx, http.MethodGet, "/v1/status", nil, &s)
+	return s, err
+}
+
+// Exports asks for the exports.
+func (c *Client) Exports(ctx context.Context) (e []Export, err error) {
+	err = c.ask(ctx, http.MethodGet, "/v1/exports", nil, &e)
+	return e, err
+}
+
+// Backends asks for the loaded backends.
+func (c *Client) Backends(ctx context.Context) (b []Backend, err error) {
+	err = c.ask(ctx, http.MethodGet, "/v1/backends", nil, &b)
+	return b, err
+}
+
+// Load loads a backend.
+func (c *Client) Load(ctx context.Context, request LoadRequest) (b Backend, err error) {
+	err = c.ask(ctx, http.MethodPost, "/v1/backends", request, &b)
+	return b, err
+}
+
+// Unload unloads a backend and returns when it is gone, or why it is not.
+// report is called for every line of progress and for the last one.
+func (c *Client) Unload(ctx context.Context, name string, report func(UnloadEvent)) error {
+	response, err := c.send(ctx, http.MethodPost, "/v1/backends/"+url.PathEscape(name)+"/unload", nil)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	decoder := json.NewDecoder(response.Body)
+	for {
+		var event UnloadEvent
+		if err := decoder.Decode(&event); err != nil {
+			return cli.Failure("the unload goes on if the daemon runs; tmemctl status tells",
+				"lost the daemon while it was unloading %s: %v", name, plain(err))
+		}
+		report(event)
+		if event.Error != "" {
+			return cli.Failure(event.Hint, "%s", event.Error)
+		}
+		if event.Done {
+			return nil
+		}
+	}
+}
+
+// plain says what the end of a stream means.
+func plain(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("it closed the connection")
+	}
+	return err
+}
+
+func (c *Client) ask(ctx context.Context, method, path string, request, response any) error {
+	ctx, cancel := context.WithTimeout(ctx, clientTimeout)
+	defer cancel()
+	r, err := c.send(ctx, method, path, request)
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(r.Body, maxResponse)).Decode(response); err != nil {
+		return fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return nil
+}
+
+// send returns an answer that is not an error; the caller closes its body.
+func (c *Client) send(ctx context.Context, method, path string, request any) (*http.Response, error) {
+	var body io.Reader
+	if request != nil {
+		text, err := json.Marshal(request)
+		if err != nil {
+			return nil, fmt.Errorf("encode the request: %w", err)
+		}
+		body = bytes.NewReader(text)
+	}
+	// The host is not used: there is only the socket.
+	r, err := http.NewRequestWithContext(ctx, method, "http://tmemd"+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("make the request: %w", err)
+	}
+	response, err := c.http.Do(r)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	if response.StatusCode < 300 {
+		return response, nil
+	}
+	defer response.Body.Close()
+	var told Error
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxRequest)).Decode(&told); err != nil || told.Message == "" {
+		return nil, fmt.Errorf("the daemon answered %s", response.Status)
+	}
+	if response.StatusCode == http.StatusBadRequest {
+		return nil, cli.Misuse(told.Hint, "%s", told.Message)
+	}
+	return nil, cli.Failure(told.Hint, "%s", told.Message)
+}
+
+// explain tells apart the ways in which a daemon is not there.
+func (c *Client) explain(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return cli.Failure("start tmemd, or say where it runs with --state-dir DIR or --socket PATH",
+			"tmemd is not running: nobody answers on %s", c.socket)
+	case errors.Is(err, fs.ErrPermission):
+		return cli.Failure("run tmemctl as root or as the user who runs tmemd", "may not open %s", c.socket)
+	case errors.Is(err, context.DeadlineExceeded):
+		return cli.Failure("see the daemon's log", "the daemon did not answer on %s in time", c.socket)
+	}
+	return fmt.Errorf("ask the daemon: %w", err)
+}

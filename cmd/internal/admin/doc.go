@@ -1,0 +1,25 @@
+// Package admin is the daemon's admin API: its types, its server and its
+// client. HTTP and JSON over the Unix socket admin.sock in the state folder,
+// which only the daemon's user can open (mode 0600); that is all of its access
+// control.
+//
+// The daemon implements [Service] and runs a [Server]; tmemctl uses the [Client].
+//
+//	GET  /v1/status                  → Status
+//	GET  /v1/exports                 → []Export
+//	GET  /v1/backends                → []Backend
+//	POST /v1/backends  LoadRequest   → 201 Backend
+//	POST /v1/backends/NAME/unload    → 200, one UnloadEvent a line, the last with done or error
+//
+// Every other answer is an [Error] as JSON with a status of 4xx or 5xx.
+//
+// Invariants:
+//
+//	A1  A request is at most 64 KiB long and has to arrive within 10 seconds.
+//	A2  A drain belongs to the daemon, not to the request that began it: it goes on
+//	    when the client goes away, and a second request for it joins it.
+//	A3  A client that stops reading an unload's lines loses the connection, and
+//	    nothing else.
+//
+// Not promised: that snapshots of one answer are of one instant.
+package admin

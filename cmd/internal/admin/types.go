@@ -1,0 +1,132 @@
+package admin
+
+import "time"
+
+// Phases of a daemon, as Status spells them.
+const (
+	PhaseServing  = "serving"
+	PhaseDraining = "draining" // stopping: pages are moved to storage
+	PhaseWaiting  = "waiting"  // stopping: everything is on storage, clients are attached
+	PhaseSettling = "settling" // stopping: storage is being made complete
+)
+
+// Status is everything at a glance.
+type Status struct {
+	Version  string       `json:"version"`
+	PID      int          `json:"pid"`
+	Started  time.Time    `json:"started"`
+	Phase    string       `json:"phase"`
+	StateDir string       `json:"state_dir"`
+	Listen   []string     `json:"listen"`            // addresses, as bound
+	Metrics  string       `json:"metrics,omitempty"` // URL
+	Kinds    []string     `json:"kinds"`             // backends that can be loaded
+	Exports  []Export     `json:"exports"`
+	Backends []Backend    `json:"backends"`
+	Clients  []Attachment `json:"clients"`
+	Memory   []Memory     `json:"memory"`
+}
+
+// Export is one export.
+type Export struct {
+	Name         string            `json:"name"`
+	SizeBytes    int64             `json:"size_bytes"`
+	Clients      int               `json:"clients"`
+	Pages        PagesByOwner      `json:"pages"`
+	Loads        uint64            `json:"loads"`
+	SuccStores   uint64            `json:"succ_stores"`
+	FailedStores uint64            `json:"failed_stores"`
+	Invalidates  uint64            `json:"invalidates"`
+	LoadErrors   uint64            `json:"load_errors"`
+	Errors       map[string]uint64 `json:"errors"` // requests answered with an error, by command
+	Storage      Storage           `json:"storage"`
+}
+
+// PagesByOwner says who has an export's pages.
+type PagesByOwner struct {
+	None     int64            `json:"none"` // never written since the daemon started
+	Storage  int64            `json:"storage"`
+	Hole     int64            `json:"hole"` // read as zero
+	Backends map[string]int64 `json:"backends"`
+}
+
+// Storage is what is below an export.
+type Storage struct {
+	Path           string `json:"path"`
+	Direct         bool   `json:"direct"` // past the page cache
+	AllocatedBytes int64  `json:"allocated_bytes"`
+	PagesRead      uint64 `json:"pages_read"`
+	PagesWritten   uint64 `json:"pages_written"`
+	PagesPunched   uint64 `json:"pages_punched"`
+	ReadErrors     uint64 `json:"read_errors"`
+	WriteErrors    uint64 `json:"write_errors"`
+	PunchErrors    uint64 `json:"punch_errors"`
+}
+
+// Backend is one loaded backend.
+type Backend struct {
+	Name            string            `json:"name"`
+	Kind            string            `json:"kind"`
+	State           string            `json:"state"`
+	Reason          string            `json:"reason,omitempty"` // why it is frozen or failed
+	Pages           uint64            `json:"pages"`
+	SameFilledPages uint64            `json:"same_filled_pages"`
+	StoredBytes     uint64            `json:"stored_bytes"`
+	HeldBytes       uint64            `json:"held_bytes"`
+	LimitBytes      uint64            `json:"limit_bytes"`
+	Refused         map[string]uint64 `json:"refused"` // pages not taken, by reason
+	LoadErrors      uint64            `json:"load_errors"`
+	CorruptLoads    uint64            `json:"corrupt_loads"`
+	Drain           *Progress         `json:"drain,omitempty"` // the latest one
+}
+
+// Progress is how far a drain is. Pages that the client drops meanwhile leave
+// without being moved, so moved and left need not add up to total.
+type Progress struct {
+	Running        bool    `json:"running"`
+	Total          uint64  `json:"total"` // pages when it began
+	Moved          uint64  `json:"moved"` // pages written to storage
+	Left           uint64  `json:"left"`  // pages to go
+	PagesPerSecond float64 `json:"pages_per_second"`
+	SecondsLeft    float64 `json:"seconds_left"` // 0 if it cannot be told
+}
+
+// Attachment is one NBD connection in use.
+type Attachment struct {
+	Remote string    `json:"remote"`
+	PID    int32     `json:"pid,omitempty"` // of a Unix socket's other end
+	Export string    `json:"export"`
+	Since  time.Time `json:"since"`
+}
+
+// Memory is memory outside the Go heap, in bytes.
+type Memory struct {
+	Purpose  string `json:"purpose"`
+	Mapped   int64  `json:"mapped_bytes"`
+	Resident int64  `json:"resident_bytes"`
+}
+
+// LoadRequest asks for a backend to be loaded.
+type LoadRequest struct {
+	Kind string `json:"kind"`
+	Name string `json:"name,omitempty"` // default: the kind
+	Size string `json:"size,omitempty"` // "20%", "1GiB"; default: the kind's own
+}
+
+// UnloadEvent is one line of an unload's answer.
+type UnloadEvent struct {
+	Backend string `json:"backend"`
+	Progress
+	Done  bool   `json:"done,omitempty"`  // the last line: it is gone
+	Error string `json:"error,omitempty"` // the last line: it stays
+	Hint  string `json:"hint,omitempty"`
+}
+
+// Error is an answer that says what went wrong and what to do about it.
+type Error struct {
+	Status  int    `json:"-"` // the HTTP status
+	Message string `json:"error"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+// Error implements error.
+func (e *Error) Error() string { return e.Message }

@@ -1,0 +1,105 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tmemd/tmemd/cmd/internal/cli"
+)
+
+// Config is everything that the daemon can be told, checked and complete.
+type Config struct {
+	StateDir      string // absolute
+	Fresh         bool   // empty the storage first
+	LogLevel      slog.Level
+	Listen        []Address
+	Metrics       string // HOST:PORT, or empty for none
+	MetricsChosen bool   // somebody asked for this address; else another will do
+	Exports       []Export
+	Backends      []Backend
+	NBD           NBD
+
+	origins map[string]origin // by key, "listen[0]"
+}
+
+// Export is one export to serve.
+type Export struct {
+	Name       string
+	Size       int64 // bytes, a multiple of the page size
+	SizeChosen bool  // somebody asked for this size; else an existing export keeps its own
+	Storage    string
+}
+
+// Backend is one backend to load at start.
+type Backend struct {
+	Kind string
+	Name string
+	Size int64 // bytes
+}
+
+// Host is what the defaults depend on.
+type Host struct {
+	RAM   int64               // bytes
+	Root  bool                // whether the user is root
+	Env   func(string) string // the environment
+	Kinds []string            // the backends that the daemon can load
+}
+
+// ThisHost describes the machine and the user.
+func ThisHost(kinds []string) (Host, error) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return Host{}, fmt.Errorf("find out the size of RAM: %w", os.NewSyscallError("sysinfo", err))
+	}
+	ram := int64(info.Totalram) * int64(info.Unit)
+	return Host{RAM: ram, Root: os.Geteuid() == 0, Env: os.Getenv, Kinds: kinds}, nil
+}
+
+// DefaultStateDir is where a daemon of this user keeps its state.
+func (h Host) DefaultStateDir() (string, error) {
+	return DefaultStateDir(h.Root, h.Env)
+}
+
+// DefaultStateDir is where a daemon of that user keeps its state.
+func DefaultStateDir(root bool, env func(string) string) (string, error) {
+	if root {
+		return "/var/lib/tmemd", nil
+	}
+	if dir := env("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "tmemd"), nil
+	}
+	if home := env("HOME"); filepath.IsAbs(home) {
+		return filepath.Join(home, ".local", "state", "tmemd"), nil
+	}
+	return "", cli.Misuse("give --state-dir a folder of your own", "there is no default state folder: neither XDG_STATE_HOME nor HOME is an absolute path")
+}
+
+// origin says where a setting came from.
+type origin struct {
+	flag string // "--size", or empty
+	pos  position
+	key  string // "export.size", as it is shown
+}
+
+// Fault is an error at run time about a setting, given by its key, that names
+// where it came from.
+func (c *Config) Fault(key, hint string, err error) *cli.Error {
+	return cli.Failure(hint, "%s%v", c.origins[key].prefix(c.origins["config"].flag), err)
+}
+
+// prefix is what an error about the setting begins with; path is the file.
+func (o origin) prefix(path string) string {
+	switch {
+	case o.flag != "":
+		return o.flag + ": "
+	case o.pos.line > 0:
+		return fmt.Sprintf("%s:%d: %s: ", path, o.pos.line, o.key)
+	case o.key != "":
+		return o.key + " (default): "
+	}
+	return ""
+}

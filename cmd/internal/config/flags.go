@@ -1,0 +1,107 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/tmemd/tmemd/cmd/internal/cli"
+)
+
+// Action is what the command line asks tmemd to do.
+type Action int
+
+// The actions.
+const (
+	ActionRun     Action = iota
+	ActionCheck          // check the settings and end
+	ActionHelp           // print Help and end
+	ActionVersion        // print the version and end
+)
+
+// Help is what --help prints.
+const Help = `tmemd serves swap over NBD: pages go to compressed memory while there is room,
+and to a file or block device otherwise.
+
+usage: tmemd [flags]
+
+Without any flag it serves the export "swap", as large as this machine's RAM,
+with 20 % of RAM for compressed pages, and prints how to attach it.
+
+  --state-dir DIR         folder of this instance: sockets, state and storage
+                          (default /var/lib/tmemd for root, else
+                          $XDG_STATE_HOME/tmemd or ~/.local/state/tmemd)
+  --size SIZE             size of the export: 512MiB, 8GiB, 100% of RAM
+  --backend KIND          what to load at start: none or zcache (default zcache)
+  --listen ADDRESS        where to serve NBD: unix:///PATH or tcp://HOST:PORT;
+                          may be repeated (default unix://DIR/nbd.sock)
+  --metrics HOST:PORT     where to serve Prometheus metrics, or off
+                          (default 127.0.0.1:9757)
+  --config FILE           TOML file for these and all other settings
+  --fresh                 empty the storage first; swap has to be made again
+  --check                 check the settings, start nothing
+  --log-level LEVEL       debug, info, warn or error (default info)
+  --version               print the version
+  --help                  print this
+
+To stop it: swapoff on the clients, then SIGTERM. It moves every page to storage
+first and waits for the last client. A second SIGTERM does not wait for clients.
+`
+
+// flags is the command line, not looked at yet.
+type flags struct {
+	stateDir, size, backend, metrics, config, logLevel string
+
+	listen []string
+	fresh  bool
+	given  map[string]bool // names of the flags that were there
+}
+
+func parseFlags(args []string) (flags, Action, error) {
+	f := flags{given: map[string]bool{}}
+	var check, version bool
+	set := flag.NewFlagSet("tmemd", flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	set.StringVar(&f.stateDir, "state-dir", "", "")
+	set.StringVar(&f.size, "size", "", "")
+	set.StringVar(&f.backend, "backend", "", "")
+	set.StringVar(&f.metrics, "metrics", "", "")
+	set.StringVar(&f.config, "config", "", "")
+	set.StringVar(&f.logLevel, "log-level", "", "")
+	set.BoolVar(&f.fresh, "fresh", false, "")
+	set.BoolVar(&check, "check", false, "")
+	set.BoolVar(&version, "version", false, "")
+	set.Func("listen", "", func(text string) error {
+		f.listen = append(f.listen, text)
+		return nil
+	})
+	const hint = "tmemd --help lists the flags"
+	switch err := set.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return f, ActionHelp, nil
+	case err != nil:
+		return f, ActionRun, cli.Misuse(hint, "%s", withTwoDashes(err.Error()))
+	case set.NArg() > 0:
+		return f, ActionRun, cli.Misuse(hint, "tmemd takes no arguments, not %q", set.Arg(0))
+	}
+	set.Visit(func(given *flag.Flag) { f.given[given.Name] = true })
+	switch {
+	case version:
+		return f, ActionVersion, nil
+	case check:
+		return f, ActionCheck, nil
+	}
+	return f, ActionRun, nil
+}
+
+// withTwoDashes spells a flag in an error of package flag as Help spells it.
+func withTwoDashes(message string) string {
+	for _, lead := range []string{"not defined: ", "for flag ", "needs an argument: ", "for "} {
+		if before, after, found := strings.Cut(message, lead+"-"); found {
+			return fmt.Sprintf("%s%s--%s", before, lead, strings.TrimPrefix(after, "-"))
+		}
+	}
+	return message
+}

@@ -1,0 +1,9 @@
+// Package ctl is tmemctl: its commands, what they print, and nothing that could
+// be done to a daemon but by its admin API.
+//
+// cmd/tmemctl calls [Command] with its arguments; tests do the same.
+//
+// What commands print is for people, and may change. With --json it is the admin
+// API's own types, which are an interface: one JSON value, or for an unload one
+// a line.
+package ctl

@@ -1,0 +1,127 @@
+package ctl
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/cmd/internal/admin"
+	"github.com/tmemd/tmemd/cmd/internal/cli"
+)
+
+// lineEvery is how often progress is told where it cannot be drawn.
+const lineEvery = 2 * time.Second
+
+// progressReport tells how far an unload is: as a bar that is drawn over on a
+// terminal, as lines elsewhere, or as JSON.
+type progressReport struct {
+	out   io.Writer
+	now   func() time.Time
+	json  bool
+	width func() int // of the terminal; nil if there is none
+
+	told  time.Time // when the latest line was printed
+	drawn int       // length of the bar on the terminal
+}
+
+func newProgress(out io.Writer, asJSON bool, now func() time.Time) *progressReport {
+	p := &progressReport{out: out, json: asJSON, now: now}
+	if file, ok := out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		p.width = func() int {
+			width, _, err := term.GetSize(int(file.Fd()))
+			if err != nil {
+				return 80
+			}
+			return width
+		}
+	}
+	return p
+}
+
+// report tells about one event of the daemon.
+func (p *progressReport) report(e admin.UnloadEvent) {
+	switch {
+	case p.json:
+		text, err := json.Marshal(e)
+		if err == nil {
+			fmt.Fprintf(p.out, "%s\n", text)
+		}
+	case e.Error != "": // told as an error
+	case p.width != nil:
+		p.draw(e)
+	case e.Done:
+		fmt.Fprintln(p.out, doneLine(e))
+	case e.Left > 0 && p.now().Sub(p.told) >= lineEvery:
+		p.told = p.now()
+		fmt.Fprintln(p.out, progressLine(e))
+	}
+}
+
+// draw draws the bar over the last one. The last event leaves a line.
+func (p *progressReport) draw(e admin.UnloadEvent) {
+	line := bar(e, p.width())
+	if e.Done {
+		line = doneLine(e)
+	}
+	fmt.Fprintf(p.out, "\r%-*s", p.drawn, line)
+	p.drawn = len(line)
+	if e.Done {
+		p.end()
+	}
+}
+
+// end puts the cursor below the bar, so that what follows does not mix with it.
+func (p *progressReport) end() {
+	if p.drawn > 0 {
+		fmt.Fprintln(p.out)
+		p.drawn = 0
+	}
+}
+
+// share is how much of a drain is behind it, from 0 to 1.
+func share(e admin.UnloadEvent) float64 {
+	if e.Total == 0 {
+		return 1
+	}
+	return 1 - float64(min(e.Left, e.Total))/float64(e.Total)
+}
+
+// bar draws progress in one line of the width, which it never fills: a full
+// line would scroll.
+func bar(e admin.UnloadEvent, width int) string {
+	before := fmt.Sprintf("%s %3.0f %% ", e.Backend, 100*share(e))
+	after := " " + pages(int64(e.Left)) + " left" + rate(e)
+	room := width - 1 - len(before) - len(after) - 2
+	if room < 5 {
+		line := before + after[1:]
+		return line[:max(min(len(line), width-1), 0)]
+	}
+	full := int(share(e) * float64(room))
+	return before + "[" + strings.Repeat("#", full) + strings.Repeat(".", room-full) + "]" + after
+}
+
+func progressLine(e admin.UnloadEvent) string {
+	return fmt.Sprintf("unloading %s: %.0f %%, %s left%s", e.Backend, 100*share(e), pages(int64(e.Left)), rate(e))
+}
+
+// rate tells speed and the time left, once they are known.
+func rate(e admin.UnloadEvent) string {
+	if e.PagesPerSecond <= 0 || e.Left == 0 {
+		return ""
+	}
+	left := time.Duration(e.SecondsLeft * float64(time.Second)).Round(time.Second)
+	return fmt.Sprintf(", %s/s, %s", cli.Bytes(uint64(e.PagesPerSecond*backends.PageSize)), left)
+}
+
+func doneLine(e admin.UnloadEvent) string {
+	if e.Total == 0 {
+		return fmt.Sprintf("unloaded %s: it was empty", e.Backend)
+	}
+	return fmt.Sprintf("unloaded %s: its %s of pages are on storage, its memory is free", e.Backend, pages(int64(e.Total)))
+}

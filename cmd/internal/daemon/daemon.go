@@ -1,0 +1,350 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/cmd/internal/admin"
+	"github.com/tmemd/tmemd/cmd/internal/cli"
+	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/cmd/internal/state"
+	"github.com/tmemd/tmemd/frontswap"
+	"github.com/tmemd/tmemd/metrics"
+	"github.com/tmemd/tmemd/nbd"
+	"github.com/tmemd/tmemd/tier"
+)
+
+const pageSize = backends.PageSize
+
+// Options is what a daemon is made of.
+type Options struct {
+	Config  *config.Config
+	Version string
+	RAM     int64  // bytes, for sizes in percent
+	BootID  string // of this boot of the machine
+	Log     *slog.Logger
+
+	// OpenStorage opens the storage of an export. Nil opens its file or device;
+	// tests put faults between.
+	OpenStorage func(config.Export) (tier.Storage, error)
+}
+
+// Daemon is one running instance. Run drives it; the admin API and metrics read
+// it from their own goroutines.
+type Daemon struct {
+	config  *config.Config // immutable
+	options Options        // immutable
+	log     *slog.Logger   // immutable
+	started time.Time      // immutable
+
+	folder      *state.Folder   // immutable after Open, as is all down to bound
+	exports     []config.Export // with the sizes that they have
+	frontswap   *frontswap.Frontswap
+	unloads     *unloads
+	devices     []*tier.Device // in the order of exports
+	admin       *admin.Server
+	metrics     *metrics.Server // nil if metrics are off
+	metricsAddr string
+	bound       []config.Address // where NBD is served
+
+	phase   atomic.Int32 // a phase
+	loading sync.Mutex   // see the package comment
+
+	mu  sync.Mutex
+	nbd *nbd.Server // guarded by mu
+
+	listeners listeners      // bound and not served yet; used by Open and Run only
+	running   sync.WaitGroup // everything that serves; used by Run only
+}
+
+// listeners are sockets that nobody accepts from yet.
+type listeners struct {
+	admin, metrics net.Listener
+	nbd            []net.Listener
+}
+
+// phase is where a daemon is on its way to its end.
+type phase int32
+
+const (
+	phaseServing phase = iota
+	phaseDraining
+	phaseWaiting
+	phaseSettling
+)
+
+var phaseNames = [...]string{admin.PhaseServing, admin.PhaseDraining, admin.PhaseWaiting, admin.PhaseSettling}
+
+// Open takes the state folder, binds every address, opens storage and loads
+// backends. Nothing is served before Run. An error leaves nothing open.
+func Open(o Options) (*Daemon, error) {
+	d := &Daemon{config: o.Config, options: o, log: o.Log, started: time.Now(), frontswap: frontswap.New(o.Log)}
+	d.unloads = newUnloads(d.frontswap)
+	if d.options.OpenStorage == nil {
+		d.options.OpenStorage = openFile
+	}
+	if err := d.open(); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	return d, nil
+}
+
+func (d *Daemon) open() (err error) {
+	if err := d.takeFolder(); err != nil {
+		return err
+	}
+	p, err := d.plan()
+	if err != nil {
+		return err
+	}
+	d.exports = p.exports
+	if err := d.bind(); err != nil {
+		return err
+	}
+	if p.empty {
+		// From here on storage is not what the last run left.
+		if err := d.saveState(false); err != nil {
+			return err
+		}
+	}
+	if err := d.openDevices(p.empty); err != nil {
+		return err
+	}
+	if err := d.loadConfigured(); err != nil {
+		return err
+	}
+	if d.nbd, err = d.newNBD(); err != nil {
+		return err
+	}
+	return d.saveState(false)
+}
+
+func (d *Daemon) takeFolder() (err error) {
+	d.folder, err = state.Open(d.config.StateDir)
+	var inUse *state.InUseError
+	switch {
+	case errors.As(err, &inUse):
+		return d.config.Fault("state_dir", "stop the other one, or give this one a folder of its own with --state-dir", err)
+	case errors.Is(err, os.ErrPermission):
+		return d.config.Fault("state_dir", "give --state-dir a folder that this user may write to", err)
+	case err != nil:
+		return d.config.Fault("state_dir", "", err)
+	}
+	return nil
+}
+
+func (d *Daemon) plan() (plan, error) {
+	last, found, err := d.folder.Load()
+	switch {
+	case errors.Is(err, state.ErrDamaged) && d.config.Fresh:
+	case errors.Is(err, state.ErrDamaged):
+		return plan{}, cli.Failure(freshHint, "%v", err)
+	case err != nil:
+		return plan{}, err
+	}
+	p, err := makePlan(d.config, last, found, d.options.BootID)
+	if p.warning != "" {
+		d.log.Warn(p.warning, "state_dir", d.config.StateDir)
+	}
+	return p, err
+}
+
+func (d *Daemon) saveState(clean bool) error {
+	s := state.State{BootID: d.options.BootID, Clean: clean}
+	for _, e := range d.exports {
+		s.Exports = append(s.Exports, state.Export{Name: e.Name, Size: e.Size, Storage: e.Storage})
+	}
+	return d.folder.Save(s)
+}
+
+// bind takes every address before anything is changed on storage.
+func (d *Daemon) bind() error {
+	for i, a := range d.config.Listen {
+		l, err := listen(a)
+		if err != nil {
+			return d.config.Fault(fmt.Sprintf("listen[%d]", i), cureListen(a, err), err)
+		}
+		d.listeners.nbd = append(d.listeners.nbd, l)
+		d.bound = append(d.bound, boundAddress(a, l))
+	}
+	a := config.Address{Network: "unix", Address: d.folder.Path("admin.sock")}
+	l, err := listen(a)
+	if err != nil {
+		return d.config.Fault("state_dir", cureListen(a, err), err)
+	}
+	d.listeners.admin = l
+	d.admin = admin.NewServer(service{d}, d.log)
+	return d.bindMetrics()
+}
+
+func (d *Daemon) bindMetrics() error {
+	if d.config.Metrics == "" {
+		return nil
+	}
+	a := config.Address{Network: "tcp", Address: d.config.Metrics}
+	l, err := listen(a)
+	if errors.Is(err, errTaken) && !d.config.MetricsChosen {
+		// The default belongs to whoever came first; several daemons on one
+		// machine need not be told about each other.
+		d.log.Warn("the default address for metrics is taken, using another port", "address", a.Address)
+		a.Address = "127.0.0.1:0"
+		l, err = listen(a)
+	}
+	if err != nil {
+		return d.config.Fault("metrics", cureListen(a, err), err)
+	}
+	d.listeners.metrics, d.metricsAddr = l, l.Addr().String()
+	if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+		d.log.Warn("metrics can be read by others: their address is not a loopback address", "address", d.metricsAddr)
+	}
+	d.metrics, err = metrics.NewServer(metrics.NewCollector(d.snapshot), d.log)
+	return err
+}
+
+func (d *Daemon) openDevices(empty bool) error {
+	for i, e := range d.exports {
+		s, err := d.openStorage(e, empty)
+		if err != nil {
+			return d.config.Fault(fmt.Sprintf("export[%d].storage", i), cureStorage(err), err)
+		}
+		device, err := tier.Open(tier.Config{Name: e.Name, ID: uint32(i), Storage: s, Frontswap: d.frontswap, Log: d.log})
+		if err != nil {
+			return errors.Join(fmt.Errorf("open export %s: %w", e.Name, err), s.Close())
+		}
+		d.devices = append(d.devices, device)
+	}
+	return nil
+}
+
+func cureStorage(err error) string {
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return "give this user the right to read and write it"
+	case errors.Is(err, unix.EFBIG):
+		return "choose a smaller size, or a file system that takes files of this size"
+	case errors.Is(err, unix.EBUSY):
+		return "it is mounted or used for swap itself: choose another device"
+	case errors.Is(err, unix.ENOSPC):
+		return "make room on it"
+	}
+	return "choose other storage or another size; --fresh makes a file anew"
+}
+
+// loadConfigured loads the backends of the configuration, in its order.
+func (d *Daemon) loadConfigured() error {
+	for i, b := range d.config.Backends {
+		if err := d.loadBackend(b.Kind, b.Name, b.Size); err != nil {
+			return d.config.Fault(fmt.Sprintf("backend[%d].kind", i), "choose a smaller size, or start without it and load it later", err)
+		}
+	}
+	return nil
+}
+
+func (d *Daemon) loadBackend(kind, name string, size int64) error {
+	b, err := kinds[kind](size)
+	if err != nil {
+		return fmt.Errorf("load backend %s: %w", name, err)
+	}
+	if err := d.frontswap.Register(name, b); err != nil {
+		return errors.Join(err, b.Close())
+	}
+	return nil
+}
+
+func (d *Daemon) newNBD() (*nbd.Server, error) {
+	limits := d.config.NBD
+	c := nbd.Config{
+		Log:              d.log,
+		HandshakeTimeout: limits.HandshakeTimeout,
+		MaxConnections:   limits.MaxConnections,
+		MaxHandshakes:    limits.MaxHandshakes,
+		Workers:          limits.Workers,
+		MaxOutstanding:   limits.MaxOutstanding,
+		BufferBytes:      limits.BufferSize,
+		StallTimeout:     limits.StallTimeout,
+	}
+	for i, e := range d.exports {
+		c.Exports = append(c.Exports, nbd.Export{Name: e.Name, Description: "swap through tmemd", Device: d.devices[i]})
+	}
+	return nbd.NewServer(c)
+}
+
+func (d *Daemon) server() *nbd.Server {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.nbd
+}
+
+// close gives everything back, in whatever state Open or Run left it. Pages
+// that backends hold are dropped.
+func (d *Daemon) close() error {
+	var errs []error
+	for _, l := range append(d.listeners.nbd, d.listeners.admin, d.listeners.metrics) {
+		if l != nil {
+			errs = append(errs, l.Close())
+		}
+	}
+	if s := d.server(); s != nil {
+		errs = append(errs, s.Close())
+	}
+	if d.admin != nil {
+		errs = append(errs, d.admin.Close())
+	}
+	if d.metrics != nil {
+		errs = append(errs, d.metrics.Close())
+	}
+	d.running.Wait()
+	d.unloads.tasks.Wait()
+	for _, device := range d.devices {
+		errs = append(errs, device.Close())
+	}
+	for _, b := range d.frontswap.Backends() { // empty now: its areas are closed
+		u, err := d.unloads.start(b.Name)
+		if err == nil {
+			<-u.done
+			err = u.err
+		}
+		errs = append(errs, err)
+	}
+	d.unloads.tasks.Wait()
+	if d.folder != nil {
+		errs = append(errs, d.folder.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// loadRequested loads a backend that the admin API asked for.
+func (d *Daemon) loadRequested(kind, name string, size int64) error {
+	d.loading.Lock()
+	defer d.loading.Unlock()
+	if now := phase(d.phase.Load()); now != phaseServing {
+		return &admin.Error{
+			Status: http.StatusConflict, Message: "tmemd is being stopped, and loads no backend any more",
+			Hint: "load it after the next start",
+		}
+	}
+	if d.unloads.underWay(name) {
+		return &admin.Error{
+			Status: http.StatusConflict, Message: fmt.Sprintf("backend %s is being unloaded", name),
+			Hint: "wait for its end (tmemctl backend list), or use another name",
+		}
+	}
+	err := d.loadBackend(kind, name, size)
+	if errors.Is(err, frontswap.ErrExists) {
+		return &admin.Error{
+			Status: http.StatusConflict, Message: err.Error(),
+			Hint: "choose another name with --name, or unload that one first",
+		}
+	}
+	return err
+}

@@ -1,0 +1,37 @@
+// Package daemon is tmemd without its command line: it puts exports, storage,
+// frontswap, backends, the NBD server, the admin API and metrics together, and
+// takes them apart again without losing a page.
+//
+// cmd/tmemd calls [Open], then [Daemon.Run]; tests do the same.
+//
+// # Phases
+//
+//	phase     new clients  requests            loads     leaves to
+//	serving   yes          served              allowed   draining (first signal)
+//	draining  no           served              refused   waiting (no backend left), serving (a drain failed)
+//	waiting   no           served by storage   refused   settling (no client left, or a second signal)
+//	settling  no           none                refused   the end, serving (storage failed)
+//
+// # Invariants
+//
+//	E1  The process ends by itself only after every backend has been drained and
+//	    storage alone is every export, or if it never served. A second signal makes
+//	    it stop waiting for clients, never for pages.
+//	E2  state.json says clean from the moment in which E1 holds and nobody can write
+//	    any more, until just before the next run serves.
+//	E3  If a stop fails, the daemon serves on as if nobody had asked, and the next
+//	    signal tries again.
+//	E4  There is one unload of a backend at a time; everybody who wants one joins it.
+//	E5  No backend is registered from the moment in which a stop begins.
+//
+// # Locks
+//
+// loading is held to load a backend and to begin a stop (E5); unloads.mu below
+// it, for a moment each time. mu guards what the NBD server is replaced in and
+// nothing else is locked under it.
+//
+// # Not promised
+//
+// A clean state after kill -9 or a power cut: pages in memory are gone then, and
+// the next start says so instead of serving what is left.
+package daemon

@@ -1,0 +1,74 @@
+package daemon
+
+import (
+	"fmt"
+
+	"github.com/tmemd/tmemd/cmd/internal/cli"
+	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/cmd/internal/state"
+)
+
+// plan is what a start makes of what the last run left.
+type plan struct {
+	exports []config.Export // with the sizes that they will have
+	empty   bool            // storage is emptied first
+	warning string          // why it is, if nobody asked for it
+}
+
+const freshHint = "start with --fresh, which empties the storage, and make swap anew: mkswap, swapon"
+
+// makePlan decides, by whether the last run ended properly, and in which boot:
+//
+//	last run       | this boot | --fresh | storage
+//	none           |           | either  | as it is, or emptied if asked
+//	clean          | either    | no      | as it is; sizes and paths have to agree
+//	clean          | either    | yes     | emptied
+//	not clean      | the same  | no      | refused: somebody may still count on the pages that are lost
+//	not clean      | the same  | yes     | emptied
+//	not clean      | a later   | either  | emptied: swap does not outlive a boot
+//
+// last and found are what Folder.Load returned.
+func makePlan(c *config.Config, last state.State, found bool, bootID string) (plan, error) {
+	p := plan{exports: append([]config.Export(nil), c.Exports...), empty: c.Fresh}
+	if !found || c.Fresh {
+		return p, nil
+	}
+	if !last.Clean && last.BootID == bootID {
+		return plan{}, cli.Failure(freshHint,
+			"the tmemd that used %s did not end properly: pages that it had in memory are gone, and storage has none or older ones", c.StateDir)
+	}
+	if !last.Clean {
+		p.empty = true
+		p.warning = "the last run did not end properly, but the machine was started anew since: " +
+			"the storage is emptied, as swap does not outlive a boot; run mkswap again"
+		return p, nil
+	}
+	for i := range p.exports {
+		if err := p.agree(i, last, c); err != nil {
+			return plan{}, err
+		}
+	}
+	return p, nil
+}
+
+// agree holds an export that was there before to its size and storage.
+func (p *plan) agree(i int, last state.State, c *config.Config) error {
+	e := &p.exports[i]
+	for _, before := range last.Exports {
+		if before.Name != e.Name {
+			continue
+		}
+		if before.Storage != e.Storage {
+			return c.Fault(fmt.Sprintf("export[%d].storage", i),
+				"move it to the new path, put the old path back, or start with --fresh",
+				fmt.Errorf("the content of export %s is in %s, not in %s", e.Name, before.Storage, e.Storage))
+		}
+		if e.SizeChosen && before.Size != e.Size {
+			return c.Fault(fmt.Sprintf("export[%d].size", i),
+				"leave the size out to keep it, or start with --fresh to make the export anew",
+				fmt.Errorf("export %s exists with %s (%d bytes), not %s", e.Name, cli.Bytes(uint64(before.Size)), before.Size, cli.Bytes(uint64(e.Size))))
+		}
+		e.Size = before.Size
+	}
+	return nil
+}

@@ -1,0 +1,82 @@
+package daemon
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/tmemd/tmemd/cmd/internal/cli"
+	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/cmd/internal/state"
+)
+
+func TestPlan(t *testing.T) {
+	const (
+		thisBoot = "11111111-aaaa"
+		oldBoot  = "22222222-bbbb"
+		mib      = 1 << 20
+	)
+	before := []state.Export{{Name: "swap", Size: 8 * mib, Storage: "/s/swap.img"}, {Name: "gone", Size: mib, Storage: "/s/gone.img"}}
+	asked := func(size int64, chosen bool) []config.Export {
+		return []config.Export{{Name: "swap", Size: size, SizeChosen: chosen, Storage: "/s/swap.img"}}
+	}
+	tests := []struct {
+		name    string
+		last    *state.State
+		fresh   bool
+		exports []config.Export
+		size    int64 // of the export, 0 if refused
+		empty   bool
+		warns   bool
+		text    string
+	}{
+		{name: "first run", exports: asked(16*mib, false), size: 16 * mib},
+		{name: "first run, fresh", fresh: true, exports: asked(16*mib, false), size: 16 * mib, empty: true},
+		{name: "clean", last: &state.State{BootID: thisBoot, Clean: true, Exports: before}, exports: asked(16*mib, false), size: 8 * mib},
+		{name: "clean, other boot", last: &state.State{BootID: oldBoot, Clean: true, Exports: before}, exports: asked(16*mib, false), size: 8 * mib},
+		{name: "clean, same size", last: &state.State{BootID: thisBoot, Clean: true, Exports: before}, exports: asked(8*mib, true), size: 8 * mib},
+		{name: "clean, other size", last: &state.State{BootID: thisBoot, Clean: true, Exports: before}, exports: asked(16*mib, true), text: `
+error: export swap exists with 8 MiB (8388608 bytes), not 16 MiB
+hint: leave the size out to keep it, or start with --fresh to make the export anew
+`},
+		{name: "clean, other size, fresh", last: &state.State{BootID: thisBoot, Clean: true, Exports: before}, fresh: true,
+			exports: asked(16*mib, true), size: 16 * mib, empty: true},
+		{name: "clean, other storage", last: &state.State{BootID: thisBoot, Clean: true, Exports: before},
+			exports: []config.Export{{Name: "swap", Size: mib, Storage: "/dev/sdb"}}, text: `
+error: the content of export swap is in /s/swap.img, not in /dev/sdb
+hint: move it to the new path, put the old path back, or start with --fresh
+`},
+		{name: "clean, new export", last: &state.State{BootID: thisBoot, Clean: true, Exports: before},
+			exports: []config.Export{{Name: "new", Size: 3 * mib, Storage: "/s/new.img"}}, size: 3 * mib},
+		{name: "unclean", last: &state.State{BootID: thisBoot, Exports: before}, exports: asked(16*mib, false), text: `
+error: the tmemd that used /s did not end properly: pages that it had in memory are gone, and storage has none or older ones
+hint: start with --fresh, which empties the storage, and make swap anew: mkswap, swapon
+`},
+		{name: "unclean, fresh", last: &state.State{BootID: thisBoot, Exports: before}, fresh: true, exports: asked(16*mib, false), size: 16 * mib, empty: true},
+		{name: "unclean, other boot", last: &state.State{BootID: oldBoot, Exports: before}, exports: asked(16*mib, false), size: 16 * mib, empty: true, warns: true},
+		{name: "unclean, other boot, fresh", last: &state.State{BootID: oldBoot, Exports: before}, fresh: true, exports: asked(16*mib, false), size: 16 * mib, empty: true},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			c := &config.Config{StateDir: "/s", Fresh: test.fresh, Exports: test.exports}
+			var last state.State
+			if test.last != nil {
+				last = *test.last
+			}
+			p, err := makePlan(c, last, test.last != nil, thisBoot)
+			var out strings.Builder
+			cli.Report(&out, err)
+			if want := strings.TrimPrefix(test.text, "\n"); out.String() != want {
+				t.Fatalf("got\n%swant\n%s", out.String(), want)
+			}
+			if test.size == 0 {
+				return
+			}
+			want := append([]config.Export(nil), test.exports...)
+			want[0].Size = test.size
+			if !reflect.DeepEqual(p.exports, want) || p.empty != test.empty || (p.warning != "") != test.warns {
+				t.Errorf("plan %+v, want %+v, empty %v, a warning %v", p, want, test.empty, test.warns)
+			}
+		})
+	}
+}

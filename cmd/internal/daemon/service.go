@@ -1,0 +1,184 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/cmd/internal/admin"
+	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/frontswap"
+	"github.com/tmemd/tmemd/metrics"
+	"github.com/tmemd/tmemd/nbd"
+	"github.com/tmemd/tmemd/tier"
+)
+
+// service is the daemon as the admin API sees it.
+type service struct{ d *Daemon }
+
+var _ admin.Service = service{}
+
+// snapshot asks every part how it is. Metrics and the admin API show the same.
+func (d *Daemon) snapshot() metrics.Snapshot {
+	s := metrics.Snapshot{Version: d.options.Version, Backends: d.frontswap.Backends()}
+	for i, e := range d.exports[:len(d.devices)] {
+		s.Exports = append(s.Exports, metrics.Export{Name: e.Name, Stats: d.devices[i].Stats()})
+	}
+	if server := d.server(); server != nil {
+		s.NBD = server.Stats()
+	}
+	return s
+}
+
+// Status implements admin.Service.
+func (s service) Status() admin.Status {
+	d, snapshot := s.d, s.d.snapshot()
+	status := admin.Status{
+		Version:  d.options.Version,
+		PID:      os.Getpid(),
+		Started:  d.started,
+		Phase:    phaseNames[d.phase.Load()],
+		StateDir: d.config.StateDir,
+		Kinds:    Kinds(),
+		Exports:  d.showExports(snapshot),
+		Backends: showBackends(snapshot.Backends),
+		Clients:  showClients(d.server().Clients()),
+		Memory:   []admin.Memory{},
+	}
+	for _, a := range d.bound {
+		status.Listen = append(status.Listen, a.String())
+	}
+	if d.metrics != nil {
+		status.Metrics = metricsURL(d.metricsAddr)
+	}
+	for _, u := range snapshot.MemoryByPurpose() {
+		status.Memory = append(status.Memory, admin.Memory{Purpose: u.Purpose, Mapped: u.Mapped, Resident: u.Resident})
+	}
+	return status
+}
+
+func metricsURL(address string) string { return "http://" + address + "/metrics" }
+
+// Exports implements admin.Service.
+func (s service) Exports() []admin.Export { return s.d.showExports(s.d.snapshot()) }
+
+// Backends implements admin.Service.
+func (s service) Backends() []admin.Backend { return showBackends(s.d.frontswap.Backends()) }
+
+// Load implements admin.Service.
+func (s service) Load(r admin.LoadRequest) (admin.Backend, error) {
+	if !slices.Contains(Kinds(), r.Kind) {
+		return admin.Backend{}, &admin.Error{
+			Status: http.StatusBadRequest, Message: fmt.Sprintf("there is no backend of the kind %q", r.Kind),
+			Hint: "use " + strings.Join(Kinds(), " or "),
+		}
+	}
+	name := r.Name
+	if name == "" {
+		name = r.Kind
+	}
+	if wrong := config.CheckBackendName(name); wrong != nil {
+		return admin.Backend{}, &admin.Error{Status: http.StatusBadRequest, Message: wrong.Problem, Hint: wrong.Hint}
+	}
+	text := r.Size
+	if text == "" {
+		text = config.DefaultBackendSize
+	}
+	size, err := config.BackendSize(text, s.d.options.RAM)
+	if err != nil {
+		return admin.Backend{}, &admin.Error{Status: http.StatusBadRequest, Message: "size: " + err.Error(), Hint: config.SizeSyntax}
+	}
+	if err := s.d.loadRequested(r.Kind, name, size); err != nil {
+		return admin.Backend{}, err
+	}
+	b, found := findBackend(s.d.frontswap, name)
+	if !found {
+		return admin.Backend{}, errors.New("backend " + name + " was loaded, and unloaded at once by somebody else")
+	}
+	return showBackend(b), nil
+}
+
+// Unload implements admin.Service.
+func (s service) Unload(name string) (admin.Unload, error) {
+	u, err := s.d.unloads.start(name)
+	if err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+func (d *Daemon) showExports(s metrics.Snapshot) []admin.Export {
+	exports := []admin.Export{}
+	for i, x := range s.Exports {
+		e := admin.Export{
+			Name: x.Name, SizeBytes: d.exports[i].Size, Errors: map[string]uint64{},
+			Pages: admin.PagesByOwner{
+				None: x.Stats.Area.None, Storage: x.Stats.Area.Storage, Hole: x.Stats.Area.Hole, Backends: x.Stats.Area.Backends,
+			},
+			Loads: x.Stats.Area.Loads, SuccStores: x.Stats.Area.SuccStores, FailedStores: x.Stats.Area.FailedStores,
+			Invalidates: x.Stats.Area.Invalidates, LoadErrors: x.Stats.Area.LoadErrors,
+			Storage: showStorage(x.Stats.Storage),
+		}
+		for _, n := range s.NBD.Exports {
+			if n.Name != x.Name {
+				continue
+			}
+			e.Clients = n.Clients
+			for command := range nbd.CommandCount {
+				e.Errors[command.String()] = n.Commands[command].Errors
+			}
+		}
+		exports = append(exports, e)
+	}
+	return exports
+}
+
+func showStorage(s tier.StorageStats) admin.Storage {
+	return admin.Storage{
+		Path: s.Path, Direct: s.Direct, AllocatedBytes: s.AllocatedSize,
+		PagesRead: s.PagesRead, PagesWritten: s.PagesWritten, PagesPunched: s.PagesPunched,
+		ReadErrors: s.ReadErrors, WriteErrors: s.WriteErrors, PunchErrors: s.PunchErrors,
+	}
+}
+
+func showBackends(list []frontswap.BackendStatus) []admin.Backend {
+	shown := []admin.Backend{}
+	for _, b := range list {
+		shown = append(shown, showBackend(b))
+	}
+	return shown
+}
+
+func showBackend(b frontswap.BackendStatus) admin.Backend {
+	shown := admin.Backend{
+		Name: b.Name, Kind: b.Kind, State: b.State.String(), Reason: b.Reason,
+		Pages: b.Pages, SameFilledPages: b.Stats.SameFilledPages,
+		StoredBytes: b.Stats.StoredBytes, HeldBytes: b.Stats.HeldBytes, LimitBytes: b.Stats.LimitBytes,
+		Refused: map[string]uint64{}, LoadErrors: b.LoadErrors, CorruptLoads: b.Stats.CorruptLoads,
+	}
+	for reason := backends.Accepted + 1; reason < backends.Refusals; reason++ {
+		shown.Refused[reason.String()] = b.Stats.Refused[reason]
+	}
+	if !b.Drain.Started.IsZero() {
+		p := progress(b.Drain, time.Now())
+		shown.Drain = &p
+	}
+	return shown
+}
+
+func showClients(list []nbd.Client) []admin.Attachment {
+	shown := []admin.Attachment{}
+	for _, c := range list {
+		a := admin.Attachment{Remote: c.Remote, Export: c.Export, Since: c.Since}
+		if c.Credentials != nil {
+			a.PID = c.Credentials.PID
+		}
+		shown = append(shown, a)
+	}
+	return shown
+}

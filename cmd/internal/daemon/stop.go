@@ -1,0 +1,221 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+)
+
+const (
+	// remindEvery is how often the log says whom a stop is waiting for.
+	remindEvery = 30 * time.Second
+	// forceTimeout is how long a forced stop lets clients take their replies.
+	forceTimeout = 10 * time.Second
+)
+
+// Run serves until a signal has stopped the daemon: see the package comment for
+// how. It returns nil if everything is on storage and the state is clean. ready
+// is called when clients can connect.
+func (d *Daemon) Run(signals <-chan os.Signal, ready func()) error {
+	d.serve(ready)
+	for s := range signals {
+		d.log.Info("stopping: pages go to storage, attached clients are served on", "signal", s.String())
+		err := d.stop(signals)
+		if err == nil {
+			break
+		}
+		d.log.Error("the stop failed; nothing is lost, and clients are served as before; another signal tries again", "error", err)
+		d.resume()
+	}
+	return d.close()
+}
+
+// serve starts everything that Open has prepared.
+func (d *Daemon) serve(ready func()) {
+	bound := d.listeners
+	d.listeners = listeners{} // their servers close them from here on
+	d.running.Go(func() { d.logError(d.admin.Serve(bound.admin)) })
+	if d.metrics != nil {
+		d.running.Go(func() { d.logError(d.metrics.Serve(bound.metrics)) })
+	}
+	for _, l := range bound.nbd {
+		d.serveNBD(l)
+	}
+	ready()
+}
+
+func (d *Daemon) serveNBD(l net.Listener) {
+	server := d.server()
+	d.running.Go(func() { d.logError(server.Serve(context.Background(), l)) })
+}
+
+// logError is for what cannot be reported to anybody: a listener broke. Clients
+// that are attached do not need it.
+func (d *Daemon) logError(err error) {
+	if err != nil {
+		d.log.Error("a socket is not served any more", "error", err)
+	}
+}
+
+// stop takes the daemon down. On an error it is still up in part: resume brings
+// it back.
+func (d *Daemon) stop(signals <-chan os.Signal) error {
+	d.enter(phaseDraining)
+	d.server().StopAccepting()
+	hurry, err := d.drainAll(signals)
+	if err != nil {
+		return err
+	}
+	d.enter(phaseWaiting)
+	if !hurry {
+		d.awaitClients(signals)
+	}
+	d.enter(phaseSettling)
+	d.closeNBD()
+	for i, device := range d.devices {
+		if err := device.Settle(); err != nil {
+			return fmt.Errorf("export %s: %w", d.exports[i].Name, err)
+		}
+	}
+	if err := d.saveState(true); err != nil {
+		return err
+	}
+	d.log.Info("stopped: storage has every page")
+	return nil
+}
+
+// enter changes the phase. It waits for a load that is under way, and none can
+// begin once it returns (E5).
+func (d *Daemon) enter(p phase) {
+	d.loading.Lock()
+	defer d.loading.Unlock()
+	d.phase.Store(int32(p))
+	d.log.Debug("phase", "phase", phaseNames[p])
+}
+
+// drainAll unloads every backend. A signal meanwhile is remembered in hurry:
+// pages are more important than whoever is in a hurry (E1).
+func (d *Daemon) drainAll(signals <-chan os.Signal) (hurry bool, err error) {
+	ended := make(chan error, 1)
+	go func() { ended <- d.unloadAll() }()
+	for {
+		select {
+		case err := <-ended:
+			return hurry, err
+		case <-signals:
+			hurry = true
+			d.log.Warn("will not wait for clients, but for pages: they are still being moved to storage")
+		}
+	}
+}
+
+// unloadAll unloads one backend after the other, so that storage sees one
+// sequential stream. It joins unloads that are under way.
+func (d *Daemon) unloadAll() error {
+	for {
+		loaded := d.frontswap.Backends()
+		if len(loaded) == 0 {
+			return nil
+		}
+		name := loaded[0].Name
+		u, err := d.unloads.start(name)
+		if err != nil {
+			continue // it went meanwhile
+		}
+		<-u.done
+		if u.err == nil {
+			continue
+		}
+		if _, stays := findBackend(d.frontswap, name); stays {
+			return u.err
+		}
+		d.log.Warn("backend gone, not without trouble", "backend", name, "error", u.err)
+	}
+}
+
+// awaitClients waits until the last client has left, or for a signal.
+func (d *Daemon) awaitClients(signals <-chan os.Signal) {
+	ctx, cancel := context.WithCancel(context.Background())
+	left := make(chan error, 1)
+	go func() { left <- d.server().Shutdown(ctx, false) }()
+	defer func() {
+		cancel()
+		<-left
+	}()
+	remind := time.NewTicker(remindEvery)
+	defer remind.Stop()
+	d.logClients()
+	for {
+		select {
+		case err := <-left:
+			left <- err
+			return
+		case <-signals:
+			d.log.Warn("not waiting for clients any longer: their requests will fail")
+			return
+		case <-remind.C:
+			d.logClients()
+		}
+	}
+}
+
+// logClients says whom the daemon is waiting for.
+func (d *Daemon) logClients() {
+	clients := d.server().Clients()
+	if len(clients) == 0 {
+		return
+	}
+	var names []string
+	for _, c := range clients {
+		name := c.Remote
+		if c.Credentials != nil {
+			name = fmt.Sprintf("process %d", c.Credentials.PID)
+		}
+		names = append(names, name+" on "+c.Export)
+	}
+	d.log.Info("everything is on storage; waiting for clients to leave (swapoff, nbd-client -d); another signal does not wait",
+		"clients", strings.Join(names, ", "))
+}
+
+// closeNBD ends the NBD server. When it returns no request is under way, and
+// none will be.
+func (d *Daemon) closeNBD() {
+	server := d.server()
+	ctx, cancel := context.WithTimeout(context.Background(), forceTimeout)
+	defer cancel()
+	// With the last client gone this is a moment. Its error is clients that do
+	// not take their replies; Close cuts them.
+	if err := server.Shutdown(ctx, true); err != nil {
+		d.log.Warn("clients were cut off", "error", err)
+	}
+	d.logError(server.Close())
+}
+
+// resume serves again after a stop that failed.
+func (d *Daemon) resume() {
+	if phase(d.phase.Load()) == phaseSettling {
+		server, err := d.newNBD()
+		if err != nil {
+			d.log.Error("cannot serve again; another signal tries to stop again", "error", err)
+			return
+		}
+		d.mu.Lock()
+		d.nbd = server
+		d.mu.Unlock()
+	}
+	var errs []error
+	for _, a := range d.bound {
+		l, err := listen(a)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		d.serveNBD(l)
+	}
+	d.logError(errors.Join(errs...))
+	d.enter(phaseServing)
+}

@@ -1,0 +1,74 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/tier"
+)
+
+// openStorage opens the storage of an export, emptied first if empty is set.
+func (d *Daemon) openStorage(e config.Export, empty bool) (tier.Storage, error) {
+	if empty {
+		if err := emptyFile(e.Storage); err != nil {
+			return nil, fmt.Errorf("empty storage: %w", err)
+		}
+	}
+	s, err := d.options.OpenStorage(e)
+	if err != nil {
+		return nil, err
+	}
+	if empty {
+		if err := zeroStorage(s); err != nil {
+			return nil, errors.Join(fmt.Errorf("empty storage %s: %w", e.Storage, err), s.Close())
+		}
+	}
+	return s, nil
+}
+
+func openFile(e config.Export) (tier.Storage, error) { return tier.OpenFile(e.Storage, e.Size) }
+
+// emptyFile takes all content from a file, so that it may get another size too.
+// Devices have to be emptied by writing.
+func emptyFile(path string) error {
+	st, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) || err == nil && !st.Mode().IsRegular() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.Truncate(path, 0)
+}
+
+// zeroStorage makes storage read as zeros: a moment for a file, which is empty,
+// and for a device that can do it itself.
+func zeroStorage(s tier.Storage) error {
+	const piece = 1 << 18 // pages: 1 GiB, so that no system call takes for ever
+	for first := uint64(0); first < s.Pages(); first += piece {
+		n := min(piece, s.Pages()-first)
+		err := s.PunchPages(first, n)
+		if errors.Is(err, tier.ErrNoPunch) {
+			err = writeZeroes(s, first, n)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return s.Sync()
+}
+
+func writeZeroes(s tier.Storage, first, n uint64) error {
+	const piece = 256 // pages
+	zeroes := make([]byte, piece*pageSize)
+	for end := first + n; first < end; {
+		count := min(piece, end-first)
+		if err := s.WritePages(first, zeroes[:count*pageSize]); err != nil {
+			return err
+		}
+		first += count
+	}
+	return nil
+}

@@ -1,0 +1,181 @@
+package state
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// State is what state.json holds.
+type State struct {
+	Version int      `json:"version"`
+	BootID  string   `json:"boot_id"` // of the boot in which it was written
+	Clean   bool     `json:"clean"`
+	Exports []Export `json:"exports"`
+}
+
+// Export is one export as it was served.
+type Export struct {
+	Name    string `json:"name"`
+	Size    int64  `json:"size"` // bytes
+	Storage string `json:"storage"`
+}
+
+// version is the format of state.json. Another one is refused.
+const version = 1
+
+// InUseError says that another process has the folder.
+type InUseError struct {
+	Dir string
+	PID int // 0 if it is not known
+}
+
+// Error implements error.
+func (e *InUseError) Error() string {
+	if e.PID == 0 {
+		return fmt.Sprintf("the folder %s is in use by another tmemd", e.Dir)
+	}
+	return fmt.Sprintf("the folder %s is in use by another tmemd, process %d", e.Dir, e.PID)
+}
+
+// ErrDamaged is in the chain of an error from Load if state.json is there and
+// says nothing that can be used.
+var ErrDamaged = errors.New("it cannot be used")
+
+// Folder is a state folder that this process has for itself.
+type Folder struct {
+	dir  string
+	lock *os.File
+}
+
+// Open makes the folder if it is missing, its parents too, with mode 0700, and
+// takes it. The error is an *InUseError if somebody else has it.
+func Open(dir string) (*Folder, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create the state folder: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("take the state folder: %w", err)
+	}
+	if err := takeLock(lock); err != nil {
+		defer lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, &InUseError{Dir: dir, PID: lockHolder(lock)}
+		}
+		return nil, fmt.Errorf("take the state folder: %w", err)
+	}
+	return &Folder{dir: dir, lock: lock}, nil
+}
+
+func takeLock(lock *os.File) error {
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return os.NewSyscallError("flock", err)
+	}
+	if err := lock.Truncate(0); err != nil {
+		return err
+	}
+	_, err := lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return err
+}
+
+// lockHolder reads who has the lock: 0 in the moment before it is written.
+func lockHolder(lock *os.File) int {
+	text := make([]byte, 32)
+	n, _ := lock.ReadAt(text, 0)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text[:n])))
+	if err != nil {
+		return 0
+	}
+	return pid
+}
+
+// Path is the path of a file in the folder.
+func (f *Folder) Path(name string) string { return filepath.Join(f.dir, name) }
+
+// Load returns the state that was saved last; found is false if none was.
+func (f *Folder) Load() (s State, found bool, err error) {
+	path := f.Path("state.json")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return State{}, false, nil
+	}
+	if err != nil {
+		return State{}, false, fmt.Errorf("read the state of the last run: %w", err)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&s); err != nil {
+		return State{}, true, fmt.Errorf("read %s: %w: %v", path, ErrDamaged, err)
+	}
+	if s.Version != version {
+		return State{}, true, fmt.Errorf("read %s: %w: it has version %d, this tmemd knows version %d", path, ErrDamaged, s.Version, version)
+	}
+	return s, true, nil
+}
+
+// Save replaces the state. When it returns nil the new one is on the medium,
+// else one of the two is.
+func (f *Folder) Save(s State) error {
+	s.Version = version
+	if s.Exports == nil {
+		s.Exports = []Export{}
+	}
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode the state: %w", err)
+	}
+	if err := f.replace(f.Path("state.json"), append(text, '\n')); err != nil {
+		return fmt.Errorf("save the state: %w", err)
+	}
+	return nil
+}
+
+func (f *Folder) replace(path string, text []byte) error {
+	beside := path + ".new"
+	if err := writeSynced(beside, text); err != nil {
+		return err
+	}
+	if err := os.Rename(beside, path); err != nil {
+		return err
+	}
+	dir, err := os.Open(f.dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+func writeSynced(path string, text []byte) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(text)
+	return errors.Join(err, file.Sync(), file.Close())
+}
+
+// Close gives the folder to whoever wants it next.
+func (f *Folder) Close() error {
+	if err := f.lock.Close(); err != nil {
+		return fmt.Errorf("give the state folder back: %w", err)
+	}
+	return nil
+}
+
+// BootID names this boot of the machine.
+func BootID() (string, error) {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("find out which boot this is: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/pprof"
+	"syscall"
+
+	"github.com/tmemd/tmemd/nbd"
+	"github.com/tmemd/tmemd/tier"
+)
+
+// serveCommand as first argument makes this program a server to be measured.
+const serveCommand = "serve"
+
+// Devices to serve.
+const (
+	deviceMemory = "memory" // plain memory
+	deviceTier   = "tier"   // what tmemd serves
+)
+
+// serve runs a server until it is told to end.
+func serve(arguments []string) (err error) {
+	set := flag.NewFlagSet(serveCommand, flag.ContinueOnError)
+	device := set.String("device", deviceMemory, "memory or tier")
+	socket := set.String("socket", "", "Unix socket to listen on")
+	pages := set.Int("pages", 0, "pages of the export")
+	profile := set.String("profile", "", "file for a processor profile")
+	if err := set.Parse(arguments); err != nil {
+		return err
+	}
+	served, end, err := openDevice(*device, *pages, filepath.Dir(*socket))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+
+	server, err := nbd.NewServer(nbd.Config{Exports: []nbd.Export{{Name: exportName, Device: served}}})
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("unix", *socket)
+	if err != nil {
+		return err
+	}
+	if *profile != "" {
+		file, err := os.Create(*profile)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	err = server.Serve(ctx, listener)
+	server.Close()
+	return err
+}
+
+func openDevice(name string, pages int, folder string) (nbd.Device, func() error, error) {
+	switch name {
+	case deviceMemory:
+		device, err := newMemoryDevice(pages)
+		if err != nil {
+			return nil, nil, err
+		}
+		return device, device.Close, nil
+	case deviceTier:
+		storage, err := tier.OpenFile(filepath.Join(folder, "storage"), int64(pages)*pageSize)
+		if err != nil {
+			return nil, nil, err
+		}
+		e, err := newExport(storage)
+		if err != nil {
+			return nil, nil, err
+		}
+		return e.device, e.close, nil
+	}
+	return nil, nil, fmt.Errorf("serve: no device %q", name)
+}
+
+var _ io.Closer = (*memoryDevice)(nil)

@@ -1,0 +1,37 @@
+// Package interop runs the built commands as an operator does, and attaches NBD
+// clients that others wrote: nbdinfo, nbdcopy, libnbd, qemu-io, qemu-img, fio,
+// nbd-client and nbdkit. Its tests need the build tag interop, root (for mounts;
+// sudo will do) and the Debian packages that `make deps` installs.
+//
+//	make interop
+//	go test -tags interop -run TestDiskFull -v ./deploy/interop
+//
+// # What is tested
+//
+//	clients_test.go     every client, against each of the three grounds below
+//	terminate_test.go   SIGTERM while a drain is stuck or slow
+//	diskfull_test.go    storage without room
+//	vanish_test.go      clients that go away in the middle of a request
+//	kill_test.go        SIGKILL and what the next start says
+//	loopdevice_test.go  storage on a block device
+//
+// The grounds: no backend; zcache; zcache loaded and unloaded in a loop by
+// tmemctl for as long as the clients run.
+//
+// # Rules
+//
+//	W1  The binaries are built by the tests, static and stripped of nothing that
+//	    matters: what is tested is what is shipped.
+//	W2  Content is never zeros alone: pages are text, records or noise, derived
+//	    from their number and how often they were written (see page).
+//	W3  A promise about data is checked against a ledger of what was acknowledged,
+//	    after the fault and again after a restart.
+//	W4  A disk is made slow by freezing its file system, and full by filling it:
+//	    both are exact, so nothing depends on time.
+//	W5  Every process and mount ends with its test, however that ends.
+//
+// # Not tested here
+//
+// The kernel's own NBD client: that is the test with a VM. Hostile clients: they
+// are package nbd's.
+package interop

@@ -1,0 +1,151 @@
+package metrics
+
+import (
+	"maps"
+	"runtime"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/frontswap"
+	"github.com/tmemd/tmemd/nbd"
+)
+
+// Collector is a prometheus.Collector of a daemon's snapshots.
+type Collector struct {
+	take func() Snapshot
+}
+
+// NewCollector returns a collector that calls take for each scrape, from any
+// goroutine.
+func NewCollector(take func() Snapshot) *Collector { return &Collector{take: take} }
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range descriptions {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *Collector) Collect(out chan<- prometheus.Metric) {
+	s := c.take()
+	e := emitter(out)
+	e.gauge(buildInfo, 1, s.Version, runtime.Version())
+	for _, x := range s.Exports {
+		e.export(x)
+	}
+	for _, b := range s.Backends {
+		e.backend(b)
+	}
+	e.nbd(s.NBD)
+	for _, u := range s.MemoryByPurpose() {
+		e.gauge(memoryMapped, float64(u.Mapped), u.Purpose)
+		e.gauge(memoryResident, float64(u.Resident), u.Purpose)
+	}
+}
+
+// emitter sends the metrics of one scrape.
+type emitter chan<- prometheus.Metric
+
+func (e emitter) gauge(d *prometheus.Desc, value float64, labels ...string) {
+	e <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+}
+
+func (e emitter) counter(d *prometheus.Desc, value uint64, labels ...string) {
+	e <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
+}
+
+func (e emitter) export(x Export) {
+	area, storage := x.Stats.Area, x.Stats.Storage
+	e.counter(loads, area.Loads, x.Name)
+	e.counter(succStores, area.SuccStores, x.Name)
+	e.counter(failedStores, area.FailedStores, x.Name)
+	e.counter(invalidates, area.Invalidates, x.Name)
+	e.counter(loadErrors, area.LoadErrors, x.Name)
+
+	e.gauge(pages, float64(area.None), x.Name, "none")
+	e.gauge(pages, float64(area.Storage), x.Name, "storage")
+	e.gauge(pages, float64(area.Hole), x.Name, "hole")
+	for _, name := range slices.Sorted(maps.Keys(area.Backends)) {
+		e.gauge(pages, float64(area.Backends[name]), x.Name, name)
+	}
+
+	e.counter(storagePagesRead, storage.PagesRead, x.Name)
+	e.counter(storagePagesWritten, storage.PagesWritten, x.Name)
+	e.counter(storagePagesPunched, storage.PagesPunched, x.Name)
+	e.counter(storageErrors, storage.ReadErrors, x.Name, "read")
+	e.counter(storageErrors, storage.WriteErrors, x.Name, "write")
+	e.counter(storageErrors, storage.PunchErrors, x.Name, "punch")
+	e.gauge(storageAllocated, float64(storage.AllocatedSize), x.Name)
+	e.gauge(storageDirect, truth(storage.Direct), x.Name)
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (e emitter) backend(b frontswap.BackendStatus) {
+	e.gauge(backendPages, float64(b.Pages), b.Name)
+	e.gauge(backendSameFilled, float64(b.Stats.SameFilledPages), b.Name)
+	e.gauge(backendStored, float64(b.Stats.StoredBytes), b.Name)
+	e.gauge(backendHeld, float64(b.Stats.HeldBytes), b.Name)
+	e.gauge(backendLimit, float64(b.Stats.LimitBytes), b.Name)
+	e.counter(backendAccepted, b.Stats.Refused[backends.Accepted], b.Name)
+	for reason := backends.Accepted + 1; reason < backends.Refusals; reason++ {
+		e.counter(backendRefused, b.Stats.Refused[reason], b.Name, reason.String())
+	}
+	e.counter(backendCorrupt, b.Stats.CorruptLoads, b.Name)
+	e.counter(backendLoadErrors, b.LoadErrors, b.Name)
+	for state := frontswap.StateRegistered; state < frontswap.StateGone; state++ {
+		e.gauge(backendState, truth(b.State == state), b.Name, state.String())
+	}
+	if !b.Drain.Started.IsZero() {
+		e.gauge(drainRunning, truth(b.Drain.Running), b.Name)
+		e.gauge(drainMoved, float64(b.Drain.Moved), b.Name)
+		e.gauge(drainLeft, float64(b.Drain.Left), b.Name)
+	}
+}
+
+func (e emitter) nbd(s nbd.Stats) {
+	for _, x := range s.Exports {
+		e.gauge(nbdClients, float64(x.Clients), x.Name)
+		for command := range nbd.CommandCount {
+			r := &x.Commands[command]
+			e.counter(nbdRequests, r.Requests, x.Name, command.String())
+			e.counter(nbdErrors, r.Errors, x.Name, command.String())
+			e.counter(nbdBytes, r.Bytes, x.Name, command.String())
+		}
+	}
+	for command := range nbd.CommandCount {
+		e.latency(command, s.Commands[command].Latency)
+	}
+	e.gauge(nbdConnections, float64(s.Connections.Now))
+	e.gauge(nbdHandshaking, float64(s.Connections.Handshaking))
+	e.counter(nbdConnectionsTotal, s.Connections.Total)
+	for reason, n := range s.Connections.Refused {
+		e.counter(nbdRefused, n, reason)
+	}
+	for reason, n := range s.HandshakeFailures {
+		e.counter(nbdHandshakeFailures, n, reason)
+	}
+	e.gauge(nbdBuffersLent, float64(s.Buffers.PoolLent))
+	e.gauge(nbdBuffersLimit, float64(s.Buffers.PoolLimit))
+	e.counter(nbdPanics, s.Panics)
+}
+
+func (e emitter) latency(command nbd.Command, l nbd.Latency) {
+	buckets := make(map[float64]uint64, nbd.LatencyBuckets-1)
+	count := uint64(0)
+	for i, n := range l.Buckets {
+		count += n
+		if bound := nbd.LatencyBound(i); bound > 0 {
+			buckets[bound.Seconds()] = count
+		}
+	}
+	e <- prometheus.MustNewConstHistogram(nbdRequestSeconds, count, l.Sum.Seconds(), buckets, command.String())
+}

@@ -1,0 +1,68 @@
+package metrics
+
+import "github.com/prometheus/client_golang/prometheus"
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("tmemd_"+name, help, labels, nil)
+}
+
+// What is shown. A table: nothing changes it.
+var (
+	buildInfo = describe("build_info", "1, with the version of tmemd and of Go that it was built with.", "version", "goversion")
+
+	loads        = describe("frontswap_loads_total", "Pages loaded from a backend.", "export")
+	succStores   = describe("frontswap_succ_stores_total", "Pages that a backend took.", "export")
+	failedStores = describe("frontswap_failed_stores_total", "Pages that every loaded backend refused; they went to storage.", "export")
+	invalidates  = describe("frontswap_invalidates_total", "Pages dropped from a backend because the client dropped them.", "export")
+	loadErrors   = describe("frontswap_load_errors_total", "Loads that a backend owed and could not deliver; the client got an I/O error.", "export")
+	pages        = describe("pages", "Pages by who has them: none (never written since the start), storage, hole (reads as zero), or a backend.", "export", "owner")
+
+	storagePagesRead    = describe("storage_pages_read_total", "Pages read from storage.", "export")
+	storagePagesWritten = describe("storage_pages_written_total", "Pages written to storage.", "export")
+	storagePagesPunched = describe("storage_pages_punched_total", "Pages whose space on storage was given back.", "export")
+	storageErrors       = describe("storage_errors_total", "Failed operations on storage.", "export", "operation")
+	storageAllocated    = describe("storage_allocated_bytes", "Space that storage takes on its file system.", "export")
+	storageDirect       = describe("storage_direct", "1 if storage is used past the page cache (O_DIRECT).", "export")
+
+	backendPages      = describe("backend_pages", "Pages that the backend has.", "backend")
+	backendSameFilled = describe("backend_same_filled_pages", "Of these, pages of one repeated word, which take no memory.", "backend")
+	backendStored     = describe("backend_stored_bytes", "Page data after compression.", "backend")
+	backendHeld       = describe("backend_held_bytes", "Memory taken from the system for it, overhead included.", "backend")
+	backendLimit      = describe("backend_limit_bytes", "The most memory that it may take; 0 means no limit.", "backend")
+	backendAccepted   = describe("backend_accepted_total", "Pages that it took.", "backend")
+	backendRefused    = describe("backend_refused_total", "Pages that it did not take; they went to the next backend or to storage.", "backend", "reason")
+	backendCorrupt    = describe("backend_corrupt_loads_total", "Loads that found a damaged copy.", "backend")
+	backendLoadErrors = describe("backend_load_errors_total", "Loads that it owed and could not deliver.", "backend")
+	backendState      = describe("backend_state", "1 for the state that the backend is in.", "backend", "state")
+	drainRunning      = describe("drain_running", "1 while the backend's pages are moved to storage.", "backend")
+	drainMoved        = describe("drain_pages_moved", "Pages that the latest drain moved to storage.", "backend")
+	drainLeft         = describe("drain_pages_left", "Pages that the latest drain has still to move.", "backend")
+
+	nbdRequests          = describe("nbd_requests_total", "Requests answered, errors included.", "export", "command")
+	nbdErrors            = describe("nbd_errors_total", "Requests answered with an error.", "export", "command")
+	nbdBytes             = describe("nbd_bytes_total", "Bytes read, written, discarded or zeroed.", "export", "command")
+	nbdRequestSeconds    = describe("nbd_request_seconds", "Time from reading a request to sending its reply.", "command")
+	nbdClients           = describe("nbd_clients", "Connections that use the export.", "export")
+	nbdConnections       = describe("nbd_connections", "Open connections.")
+	nbdHandshaking       = describe("nbd_handshaking_connections", "Open connections that have not chosen an export yet.")
+	nbdConnectionsTotal  = describe("nbd_connections_total", "Connections accepted.")
+	nbdRefused           = describe("nbd_refused_connections_total", "Connections closed at once.", "reason")
+	nbdHandshakeFailures = describe("nbd_handshake_failures_total", "Connections that ended before they chose an export.", "reason")
+	nbdBuffersLent       = describe("nbd_buffer_lent_bytes", "Memory that requests in flight use.")
+	nbdBuffersLimit      = describe("nbd_buffer_limit_bytes", "The most memory that requests in flight may use.")
+	nbdPanics            = describe("nbd_panics_total", "Panics survived while serving a request: each is a bug.")
+
+	memoryMapped   = describe("memory_mapped_bytes", "Address space outside the Go heap, by purpose.", "purpose")
+	memoryResident = describe("memory_resident_bytes", "Memory taken outside the Go heap, by purpose; for NBD buffers the most that they can take.", "purpose")
+
+	descriptions = []*prometheus.Desc{
+		buildInfo,
+		loads, succStores, failedStores, invalidates, loadErrors, pages,
+		storagePagesRead, storagePagesWritten, storagePagesPunched, storageErrors, storageAllocated, storageDirect,
+		backendPages, backendSameFilled, backendStored, backendHeld, backendLimit, backendAccepted, backendRefused,
+		backendCorrupt, backendLoadErrors, backendState, drainRunning, drainMoved, drainLeft,
+		nbdRequests, nbdErrors, nbdBytes, nbdRequestSeconds, nbdClients, nbdConnections, nbdHandshaking,
+		nbdConnectionsTotal, nbdRefused, nbdHandshakeFailures, nbdBuffersLent, nbdBuffersLimit, nbdPanics,
+		memoryMapped, memoryResident,
+	}
+)

@@ -1,0 +1,224 @@
+package metrics
+
+import (
+	"bytes"
+	"flag"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/goleak"
+
+	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/sharedmem"
+	"github.com/tmemd/tmemd/frontswap"
+	"github.com/tmemd/tmemd/nbd"
+	"github.com/tmemd/tmemd/tier"
+)
+
+var update = flag.Bool("update", false, "write testdata/metrics.txt anew")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// someSnapshot has a value in every place, no two alike where they could be
+// mixed up.
+func someSnapshot() Snapshot {
+	var commands nbd.CommandStats
+	for command := range nbd.CommandCount {
+		n := uint64(command+1) * 1000
+		commands[command] = nbd.RequestStats{Requests: n, Errors: n / 500, Bytes: n * 4096}
+		commands[command].Latency.Sum = time.Duration(n) * 37 * time.Microsecond
+		commands[command].Latency.Buckets[0] = n - 10
+		commands[command].Latency.Buckets[3] = 9
+		commands[command].Latency.Buckets[nbd.LatencyBuckets-1] = 1
+	}
+	swap := tier.Stats{
+		Area: frontswap.AreaStats{
+			Counters: frontswap.Counters{Loads: 101, SuccStores: 202, FailedStores: 33, Invalidates: 44, LoadErrors: 5},
+			None:     1000, Storage: 600, Hole: 70, Backends: map[string]int64{"zcache": 350, "old": 28},
+		},
+		Storage: tier.StorageStats{
+			Path: "/var/lib/tmemd/swap.img", Direct: true, PagesRead: 61, PagesWritten: 62, PagesPunched: 63,
+			ReadErrors: 1, WriteErrors: 2, PunchErrors: 3, AllocatedSize: 2457600,
+		},
+		Memory: []sharedmem.Usage{
+			{Purpose: "page map", Mapped: 16384, Resident: 8192}, {Purpose: "storage buffers", Mapped: 2097152, Resident: 2097152},
+		},
+	}
+	scratch := tier.Stats{
+		Area:   frontswap.AreaStats{None: 256, Backends: map[string]int64{"zcache": 0, "old": 0}},
+		Memory: []sharedmem.Usage{{Purpose: "page map", Mapped: 4096}},
+	}
+	return Snapshot{
+		Version: "v0.1.0",
+		Exports: []Export{{Name: "swap", Stats: swap}, {Name: "scratch", Stats: scratch}},
+		Backends: []frontswap.BackendStatus{
+			{
+				Name: "zcache", Kind: "zcache", State: frontswap.StateActive, Pages: 350, LoadErrors: 4,
+				Stats: backends.Stats{
+					Pages: 350, SameFilledPages: 50, StoredBytes: 450000, HeldBytes: 460000, LimitBytes: 1 << 30,
+					Refused: [backends.Refusals]uint64{202, 11, 12, 13, 14}, CorruptLoads: 3,
+					Memory: []sharedmem.Usage{{Purpose: "zcache arena", Mapped: 1 << 30, Resident: 458752}},
+				},
+			},
+			{
+				Name: "old", Kind: "zcache", State: frontswap.StateDraining, Pages: 28,
+				Drain: frontswap.Drain{Running: true, Started: time.Unix(1700000000, 0), Total: 40, Moved: 12, Left: 28},
+				Stats: backends.Stats{Memory: []sharedmem.Usage{{Purpose: "zcache arena", Mapped: 1 << 20, Resident: 65536}}},
+			},
+		},
+		NBD: nbd.Stats{
+			Connections:       nbd.ConnectionStats{Now: 4, Handshaking: 1, Total: 9, Refused: map[string]uint64{"connection_limit": 2}},
+			HandshakeFailures: map[string]uint64{"timeout": 3},
+			Commands:          commands,
+			Exports: []nbd.ExportStats{
+				{Name: "swap", Size: 2048 * 4096, Clients: 3, Commands: commands}, {Name: "scratch", Size: 256 * 4096},
+			},
+			Buffers: nbd.BufferStats{Connections: 131072, Pool: 262144, PoolLent: 65536, PoolLimit: 134217728},
+			Panics:  1,
+		},
+		Memory: []sharedmem.Usage{{Purpose: "page map", Mapped: 1, Resident: 1}},
+	}
+}
+
+// TestGolden: names, labels and help are an interface for dashboards and
+// alerts. To change them on purpose: go test ./metrics -update.
+func TestGolden(t *testing.T) {
+	registry := prometheus.NewPedanticRegistry()
+	if err := registry.Register(NewCollector(someSnapshot)); err != nil {
+		t.Fatal(err)
+	}
+	recorder := httptest.NewRecorder()
+	newHandler(registry, slog.New(slog.DiscardHandler)).ServeHTTP(recorder, httptest.NewRequest("GET", "/metrics", nil))
+	got := bytes.ReplaceAll(recorder.Body.Bytes(), []byte(runtime.Version()), []byte("GO"))
+	if recorder.Code != http.StatusOK {
+		t.Fatalf("status %d: %s", recorder.Code, got)
+	}
+	const golden = "testdata/metrics.txt"
+	if *update {
+		if err := os.WriteFile(golden, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gotLines, wantLines := strings.Split(string(got), "\n"), strings.Split(string(want), "\n")
+	for i := range max(len(gotLines), len(wantLines)) {
+		if i >= len(gotLines) || i >= len(wantLines) || gotLines[i] != wantLines[i] {
+			t.Fatalf("%s, line %d: got\n%s\nwant\n%s", golden, i+1,
+				strings.Join(gotLines[min(i, len(gotLines)):], "\n"), strings.Join(wantLines[min(i, len(wantLines)):], "\n"))
+		}
+	}
+}
+
+// TestLint holds the names to Prometheus' conventions.
+func TestLint(t *testing.T) {
+	problems, err := testutil.CollectAndLint(NewCollector(someSnapshot))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+// TestEverythingDescribed: each description is used, and each metric has one.
+func TestEverythingDescribed(t *testing.T) {
+	used := map[*prometheus.Desc]bool{}
+	out := make(chan prometheus.Metric, 4096)
+	NewCollector(someSnapshot).Collect(out)
+	close(out)
+	for m := range out {
+		used[m.Desc()] = true
+	}
+	for _, d := range descriptions {
+		if !used[d] {
+			t.Errorf("no metric for %s", d)
+		}
+		delete(used, d)
+	}
+	for d := range used {
+		t.Errorf("not in descriptions: %s", d)
+	}
+}
+
+func TestMemoryByPurpose(t *testing.T) {
+	want := map[string][2]int64{
+		"page map":        {16384 + 4096 + 1, 8192 + 1},
+		"storage buffers": {2097152, 2097152},
+		"zcache arena":    {1<<30 + 1<<20, 458752 + 65536},
+		"drain buffer":    {drainBuffer, drainBuffer},
+		"nbd connections": {131072, 131072},
+		"nbd buffer pool": {262144, 262144},
+	}
+	all := someSnapshot().MemoryByPurpose()
+	for _, u := range all {
+		if want[u.Purpose] != [2]int64{u.Mapped, u.Resident} {
+			t.Errorf("%s: mapped %d, resident %d, want %v", u.Purpose, u.Mapped, u.Resident, want[u.Purpose])
+		}
+		delete(want, u.Purpose)
+	}
+	if len(want) > 0 {
+		t.Errorf("missing, or there twice: %v", want)
+	}
+}
+
+// TestServer scrapes a server on a socket, with the collectors of the runtime
+// and the process.
+func TestServer(t *testing.T) {
+	s, err := NewServer(NewCollector(someSnapshot), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	get := func(path string) (int, string) {
+		response, err := client.Get("http://" + l.Addr().String() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response.StatusCode, string(text)
+	}
+	status, text := get("/metrics")
+	if status != http.StatusOK {
+		t.Errorf("GET /metrics: %d", status)
+	}
+	for _, line := range []string{
+		`^tmemd_frontswap_loads_total\{export="swap"\} 101$`, `^go_goroutines \d+$`, `^process_resident_memory_bytes `,
+	} {
+		if !regexp.MustCompile("(?m)" + line).MatchString(text) {
+			t.Errorf("no line matches %s", line)
+		}
+	}
+	if status, _ := get("/"); status != http.StatusNotFound {
+		t.Errorf("GET /: %d", status)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if err := <-served; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+}

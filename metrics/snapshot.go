@@ -1,0 +1,62 @@
+package metrics
+
+import (
+	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/sharedmem"
+	"github.com/tmemd/tmemd/frontswap"
+	"github.com/tmemd/tmemd/nbd"
+	"github.com/tmemd/tmemd/tier"
+)
+
+// drainBuffer is what a running drain maps, in bytes.
+const drainBuffer = frontswap.BlockPages * backends.PageSize
+
+// Snapshot is what one scrape shows.
+type Snapshot struct {
+	Version  string
+	Exports  []Export
+	Backends []frontswap.BackendStatus
+	NBD      nbd.Stats
+	Memory   []sharedmem.Usage // memory that neither exports nor backends report
+}
+
+// Export is one export's part of a Snapshot.
+type Export struct {
+	Name  string
+	Stats tier.Stats
+}
+
+// MemoryByPurpose lists all memory outside the Go heap, one entry for each
+// purpose.
+func (s Snapshot) MemoryByPurpose() []sharedmem.Usage {
+	var all []sharedmem.Usage
+	add := func(list ...sharedmem.Usage) {
+		for _, u := range list {
+			for i := range all {
+				if all[i].Purpose == u.Purpose {
+					all[i].Mapped += u.Mapped
+					all[i].Resident += u.Resident
+					u.Purpose = ""
+				}
+			}
+			if u.Purpose != "" {
+				all = append(all, u)
+			}
+		}
+	}
+	for _, e := range s.Exports {
+		add(e.Stats.Memory...)
+	}
+	for _, b := range s.Backends {
+		add(b.Stats.Memory...)
+		if b.Drain.Running {
+			add(sharedmem.Usage{Purpose: "drain buffer", Mapped: drainBuffer, Resident: drainBuffer})
+		}
+	}
+	buffers := s.NBD.Buffers
+	// The server does not ask the system what it took: this is the most.
+	add(sharedmem.Usage{Purpose: "nbd connections", Mapped: buffers.Connections, Resident: buffers.Connections})
+	add(sharedmem.Usage{Purpose: "nbd buffer pool", Mapped: buffers.Pool, Resident: buffers.Pool})
+	add(s.Memory...)
+	return all
+}

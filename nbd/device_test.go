@@ -1,0 +1,169 @@
+package nbd
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+)
+
+// memoryDevice is a Device over a byte slice, with faults on demand.
+type memoryDevice struct {
+	mu   sync.RWMutex
+	data []byte // guarded by mu
+
+	refuse func() bool   // if not nil: whether a Try call is refused
+	fail   func() error  // if not nil: what a call other than Try returns
+	gate   chan struct{} // if not nil: calls other than Try wait for it
+
+	syncs, trims, zeroes, writes, tries atomic.Int64
+	punched                             atomic.Int64 // WriteZeroes calls that may punch
+	waiting                             atomic.Int64 // calls that wait for the gate
+}
+
+// newMemoryDevice returns a device of size bytes with content that tells every
+// eight bytes of it apart.
+func newMemoryDevice(size int) *memoryDevice {
+	return &memoryDevice{data: patterned(size, 0)}
+}
+
+// noise is random bytes, of a length that no page or buffer size divides.
+var noise = sync.OnceValue(func() []byte {
+	b := make([]byte, 1<<20+7)
+	_, _ = rand.NewChaCha8([32]byte{7}).Read(b) // never fails
+	return b
+})
+
+// patterned returns n bytes that repeat only every 1 MiB and 7 bytes, and start
+// somewhere else for each seed: a byte from anywhere else is noticed.
+func patterned(n int, seed uint64) []byte {
+	source := noise()
+	b := make([]byte, 0, n)
+	for from := int(seed * 7919 % uint64(len(source))); len(b) < n; from = 0 {
+		b = append(b, source[from:min(len(source), from+n-len(b))]...)
+	}
+	return b
+}
+
+func (d *memoryDevice) enter() error {
+	if d.gate != nil {
+		d.waiting.Add(1)
+		<-d.gate
+		d.waiting.Add(-1)
+	}
+	if d.fail != nil {
+		return d.fail()
+	}
+	return nil
+}
+
+func (d *memoryDevice) Size() (int64, error) { return int64(len(d.data)), nil }
+
+func (d *memoryDevice) ReadAt(p []byte, off int64) (int, error) {
+	if err := d.enter(); err != nil {
+		return 0, err
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return copy(p, d.data[off:]), nil
+}
+
+func (d *memoryDevice) WriteAt(p []byte, off int64) (int, error) {
+	if err := d.enter(); err != nil {
+		return 0, err
+	}
+	d.writes.Add(1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return copy(d.data[off:], p), nil
+}
+
+func (d *memoryDevice) TryReadAt(p []byte, off int64) bool {
+	d.tries.Add(1)
+	if d.refuse != nil && d.refuse() {
+		clear(p)
+		return false
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	copy(p, d.data[off:])
+	return true
+}
+
+func (d *memoryDevice) TryWriteAt(p []byte, off int64) bool {
+	d.tries.Add(1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.refuse != nil && d.refuse() {
+		copy(d.data[off:], p[:len(p)/2]) // allowed: a part may be stored
+		return false
+	}
+	d.writes.Add(1)
+	copy(d.data[off:], p)
+	return true
+}
+
+func (d *memoryDevice) Sync() error {
+	d.syncs.Add(1)
+	return d.enter()
+}
+
+func (d *memoryDevice) Trim(off, length int64) error {
+	d.trims.Add(1)
+	return d.zero(off, length)
+}
+
+func (d *memoryDevice) WriteZeroes(off, length int64, punch bool) error {
+	d.zeroes.Add(1)
+	if punch {
+		d.punched.Add(1)
+	}
+	return d.zero(off, length)
+}
+
+func (d *memoryDevice) zero(off, length int64) error {
+	if err := d.enter(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.data[off : off+length])
+	return nil
+}
+
+// bytes returns a copy of the content.
+func (d *memoryDevice) bytes() []byte {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return append([]byte(nil), d.data...)
+}
+
+func always() bool { return true }
+
+// vastDevice reads as zero everywhere and takes no memory: for ranges that no
+// slice has.
+type vastDevice struct {
+	*memoryDevice
+	size int64
+}
+
+func (d vastDevice) Size() (int64, error) { return d.size, nil }
+
+func (d vastDevice) Trim(off, length int64) error {
+	d.trims.Add(1)
+	return nil
+}
+
+func (d vastDevice) WriteZeroes(off, length int64, punch bool) error {
+	d.zeroes.Add(1)
+	return nil
+}
+
+// panickyDevice panics whatever it is asked.
+type panickyDevice struct{ *memoryDevice }
+
+func (panickyDevice) TryReadAt([]byte, int64) bool         { panic("try read") }
+func (panickyDevice) TryWriteAt([]byte, int64) bool        { panic("try write") }
+func (panickyDevice) Sync() error                          { panic("sync") }
+func (panickyDevice) Trim(off, length int64) error         { panic("trim") }
+func (panickyDevice) WriteAt([]byte, int64) (int, error)   { panic("write") }
+func (panickyDevice) WriteZeroes(int64, int64, bool) error { panic("zeroes") }
