@@ -30,7 +30,7 @@ var (
 	backendHeld       = describe("backend_held_bytes", "Memory taken from the system for it, overhead included.", "backend")
 	backendLimit      = describe("backend_limit_bytes", "The most memory that it may take; 0 means no limit.", "backend")
 	backendAccepted   = describe("backend_accepted_total", "Pages that it took.", "backend")
-	backendRefused    = describe("backend_refused_total", "Pages that it did not take; they went to the next backend or to storage.", "backend", "reason")
+	backendRefused    = describe("backend_refused_total", "Offers of a page that it did not take. A page may be offered twice: in place, and by a worker that may wait.", "backend", "reason")
 	backendCorrupt    = describe("backend_corrupt_loads_total", "Loads that found a damaged copy.", "backend")
 	backendLoadErrors = describe("backend_load_errors_total", "Loads that it owed and could not deliver.", "backend")
 	backendState      = describe("backend_state", "1 for the state that the backend is in.", "backend", "state")

@@ -85,18 +85,21 @@ func (p *parser) exportSize(key string, entry literal, storage string) (size int
 
 func (p *parser) exportStorage(key string, entry fileExport, name string) string {
 	p.from(key, "")
-	if entry.Storage == nil {
-		return filepath.Join(p.config.StateDir, name+".img")
-	}
-	path := filepath.Clean(*entry.Storage)
-	if !filepath.IsAbs(path) {
-		p.reject(key, "write the whole path, from the / on", "%q is not an absolute path", *entry.Storage)
-		return path
+	path := filepath.Join(p.config.StateDir, name+".img")
+	if entry.Storage != nil {
+		path = filepath.Clean(*entry.Storage)
+		if !filepath.IsAbs(path) {
+			p.reject(key, "write the whole path, from the / on", "%q is not an absolute path", *entry.Storage)
+			return path
+		}
 	}
 	for _, other := range p.config.Exports {
-		if other.Storage == path {
+		if other.Name != name && sameFile(other.Storage, path) {
 			p.reject(key, "give each export storage of its own", "%s is the storage of export %s already", path, other.Name)
 		}
+	}
+	if entry.Storage == nil {
+		return path // in a folder that has been looked at
 	}
 	st, err := os.Stat(path)
 	switch {
@@ -110,6 +113,19 @@ func (p *parser) exportStorage(key string, entry fileExport, name string) string
 		p.reject(key, "give it a file or a block device", "%s is neither a file nor a block device", path)
 	}
 	return path
+}
+
+// sameFile says whether two paths are, or lead to, the same file.
+func sameFile(a, b string) bool {
+	if a == b {
+		return true
+	}
+	first, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	second, err := os.Stat(b)
+	return err == nil && os.SameFile(first, second)
 }
 
 // existingSize is the length in bytes of a file or block device, rounded down to

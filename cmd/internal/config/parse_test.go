@@ -179,6 +179,21 @@ func TestSizeOfExistingStorage(t *testing.T) {
 	}
 }
 
+// TestStorageByTwoPaths: a link does not make it two.
+func TestStorageByTwoPaths(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "a.img"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("a.img", filepath.Join(dir, "b.img")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := parseText(t, dir, "[[export]]\nname='a'\nstorage='DIR/a.img'\n[[export]]\nname='b'\nstorage='DIR/b.img'\n")
+	if err == nil || !strings.Contains(err.Error(), "is the storage of export a already") {
+		t.Errorf("Parse = %v", err)
+	}
+}
+
 func TestActions(t *testing.T) {
 	dir := t.TempDir()
 	for arg, want := range map[string]Action{
@@ -337,6 +352,10 @@ hint: give it a file or a block device
 error: DIR/tmemd.toml:6: export.storage: DIR/s is the storage of export a already
 6| storage="DIR/s"
  |         ^
+hint: give each export storage of its own
+`},
+		{name: "storage twice by default", text: "[[export]]\nname=\"a\"\nstorage = \"DIR/.local/state/tmemd/b.img\"\n[[export]]\nname=\"b\"\n", want: `
+error: export.storage (default): DIR/.local/state/tmemd/b.img is the storage of export a already
 hint: give each export storage of its own
 `},
 		{name: "relative paths", text: "state_dir = \"state\"\nlisten = [\n  \"unix://nbd.sock\",\n]\n", want: `

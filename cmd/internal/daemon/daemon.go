@@ -213,11 +213,11 @@ func (d *Daemon) bindMetrics() error {
 
 func (d *Daemon) openDevices(empty bool) error {
 	for i, e := range d.exports {
-		s, err := d.openStorage(e, empty)
+		s, blank, err := d.openStorage(e, empty)
 		if err != nil {
 			return d.config.Fault(fmt.Sprintf("export[%d].storage", i), cureStorage(err), err)
 		}
-		device, err := tier.Open(tier.Config{Name: e.Name, ID: uint32(i), Storage: s, Frontswap: d.frontswap, Log: d.log})
+		device, err := tier.Open(tier.Config{Name: e.Name, ID: uint32(i), Storage: s, Empty: blank, Frontswap: d.frontswap, Log: d.log})
 		if err != nil {
 			return errors.Join(fmt.Errorf("open export %s: %w", e.Name, err), s.Close())
 		}

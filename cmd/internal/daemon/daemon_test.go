@@ -240,6 +240,9 @@ func TestSecondSignal(t *testing.T) {
 	storage.gate.Store(&gate)
 	i.signal()
 	i.awaitLog("backend draining")
+	if _, err := i.dial(); err == nil {
+		t.Error("a new client was accepted during the drain")
+	}
 	i.signal()
 	i.awaitLog("will not wait for clients, but for pages")
 	if s := i.status(); s.Phase != admin.PhaseDraining || s.Backends[0].Pages == 0 {
@@ -330,6 +333,33 @@ func TestSettleFails(t *testing.T) {
 	c = i.attach()
 	must(t, c.CheckZeroes(0, 10))
 	must(t, c.CheckPages(6, 10, 90))
+	must(t, c.Close())
+	i.stop()
+}
+
+// TestStateCannotBeSaved: a daemon that cannot note that it is clean is not, and
+// one that cannot note that it is not clean serves nobody.
+func TestStateCannotBeSaved(t *testing.T) {
+	dir := t.TempDir()
+	i := start(t, dir)
+	c := i.attach()
+	must(t, c.WritePages(15, 0, 50))
+	must(t, c.Close())
+	obstacle := filepath.Join(dir, "state.json.new")
+	must(t, os.Mkdir(obstacle, 0o700))
+	i.signal()
+	i.awaitLog("cannot serve again")
+	if s := i.status(); s.Phase != admin.PhaseSettling || s.Exports[0].Pages.Storage != 50 {
+		t.Errorf("status %+v", s)
+	}
+	if _, err := i.dial(); err == nil {
+		t.Error("a client was accepted")
+	}
+	must(t, os.Remove(obstacle))
+	i.stop()
+	i = start(t, dir)
+	c = i.attach()
+	must(t, c.CheckPages(15, 0, 50))
 	must(t, c.Close())
 	i.stop()
 }
@@ -438,7 +468,7 @@ func TestMetrics(t *testing.T) {
 	for _, line := range []string{
 		`tmemd_frontswap_succ_stores_total{export="swap"} 20`, `tmemd_frontswap_failed_stores_total{export="swap"} 10`,
 		`tmemd_frontswap_loads_total{export="swap"} 20`, `tmemd_pages{export="swap",owner="zcache"} 20`,
-		`tmemd_pages{export="swap",owner="storage"} 10`, `tmemd_backend_refused_total{backend="zcache",reason="compress_poor"} 10`,
+		`tmemd_pages{export="swap",owner="storage"} 10`, `tmemd_backend_refused_total{backend="zcache",reason="full"} 0`,
 		`tmemd_nbd_requests_total{command="write",export="swap"} 30`, `tmemd_nbd_bytes_total{command="read",export="swap"} 122880`,
 		`tmemd_memory_mapped_bytes{purpose="page map"} 8192`, `tmemd_build_info{`,
 	} {

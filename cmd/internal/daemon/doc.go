@@ -20,7 +20,8 @@
 //	E2  state.json says clean from the moment in which E1 holds and nobody can write
 //	    any more, until just before the next run serves.
 //	E3  If a stop fails, the daemon serves on as if nobody had asked, and the next
-//	    signal tries again.
+//	    signal tries again. Only if it cannot even note that it is not clean any
+//	    more does it stay between the two, serving nobody and losing nothing.
 //	E4  There is one unload of a backend at a time; everybody who wants one joins it.
 //	E5  No backend is registered from the moment in which a stop begins.
 //

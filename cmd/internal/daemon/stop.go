@@ -198,14 +198,10 @@ func (d *Daemon) closeNBD() {
 // resume serves again after a stop that failed.
 func (d *Daemon) resume() {
 	if phase(d.phase.Load()) == phaseSettling {
-		server, err := d.newNBD()
-		if err != nil {
+		if err := d.reviveNBD(); err != nil {
 			d.log.Error("cannot serve again; another signal tries to stop again", "error", err)
 			return
 		}
-		d.mu.Lock()
-		d.nbd = server
-		d.mu.Unlock()
 	}
 	var errs []error
 	for _, a := range d.bound {
@@ -218,4 +214,21 @@ func (d *Daemon) resume() {
 	}
 	d.logError(errors.Join(errs...))
 	d.enter(phaseServing)
+}
+
+// reviveNBD makes a new NBD server for one that was closed. The state may say
+// clean by now, even though saving it failed; nobody may write before it does
+// not (E2).
+func (d *Daemon) reviveNBD() error {
+	if err := d.saveState(false); err != nil {
+		return err
+	}
+	server, err := d.newNBD()
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.nbd = server
+	return nil
 }

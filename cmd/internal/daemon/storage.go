@@ -10,22 +10,29 @@ import (
 )
 
 // openStorage opens the storage of an export, emptied first if empty is set.
-func (d *Daemon) openStorage(e config.Export, empty bool) (tier.Storage, error) {
+// blank says that it reads as zeros throughout.
+func (d *Daemon) openStorage(e config.Export, empty bool) (s tier.Storage, blank bool, err error) {
 	if empty {
 		if err := emptyFile(e.Storage); err != nil {
-			return nil, fmt.Errorf("empty storage: %w", err)
+			return nil, false, fmt.Errorf("empty storage: %w", err)
 		}
 	}
-	s, err := d.options.OpenStorage(e)
-	if err != nil {
-		return nil, err
+	blank = empty || isNew(e.Storage)
+	if s, err = d.options.OpenStorage(e); err != nil {
+		return nil, false, err
 	}
 	if empty {
 		if err := zeroStorage(s); err != nil {
-			return nil, errors.Join(fmt.Errorf("empty storage %s: %w", e.Storage, err), s.Close())
+			return nil, false, errors.Join(fmt.Errorf("empty storage %s: %w", e.Storage, err), s.Close())
 		}
 	}
-	return s, nil
+	return s, blank, nil
+}
+
+// isNew says whether opening storage makes the file, or all of its content.
+func isNew(path string) bool {
+	st, err := os.Stat(path)
+	return errors.Is(err, os.ErrNotExist) || err == nil && st.Mode().IsRegular() && st.Size() == 0
 }
 
 func openFile(e config.Export) (tier.Storage, error) { return tier.OpenFile(e.Storage, e.Size) }
