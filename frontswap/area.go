@@ -162,21 +162,30 @@ func (a *Area) TryStore(page uint64, data []byte) bool {
 }
 
 func (a *Area) storeIn(active *activeSet, page uint64, data []byte) bool {
+	handle, s := a.offer(active.slots, page, data)
+	if s == nil {
+		return false
+	}
+	a.commit(page, makeWord(s.owner, handle)|referenced)
+	a.counters.succStores.Add(1)
+	return true
+}
+
+// offer asks the backends in turn to take the page. The one that did is
+// returned with its handle, or nil. REQUIRES: Lock or LockUpdate held.
+func (a *Area) offer(to []*slot, page uint64, data []byte) (backends.Handle, *slot) {
 	key := backends.Key{Export: a.id, Page: page}
-	for _, s := range active.slots {
+	for _, s := range to {
 		handle, refusal, err := s.backend.Store(key, data)
 		if err != nil {
 			a.fs.fail(s, err)
 			continue
 		}
-		if refusal != backends.Accepted {
-			continue
+		if refusal == backends.Accepted {
+			return handle, s
 		}
-		a.commit(page, makeWord(s.owner, handle))
-		a.counters.succStores.Add(1)
-		return true
 	}
-	return false
+	return 0, nil
 }
 
 // Load fills dst with the page. It waits if the backend does. An error is EIO
@@ -191,8 +200,17 @@ func (a *Area) Load(page uint64, dst []byte) error {
 	if err := a.loadFrom(a.fs.slots[index].Load(), page, w, dst); err != nil {
 		return err
 	}
+	a.touch(page, w)
 	a.counters.loads.Add(1)
 	return nil
+}
+
+// touch notes that the page was used. Shared lines stay shared: the bit is
+// written once for each look at it.
+func (a *Area) touch(page uint64, w word) {
+	if w&referenced == 0 {
+		a.words[page].Or(uint64(referenced))
+	}
 }
 
 // TryLoad is Load for callers that must not wait; false also if the backend
@@ -209,7 +227,11 @@ func (a *Area) TryLoad(page uint64, dst []byte) bool {
 	if s == nil || !s.local {
 		return false
 	}
-	return s.backend.Load(backends.Key{Export: a.id, Page: page}, w.handle(), dst) == nil
+	if s.backend.Load(backends.Key{Export: a.id, Page: page}, w.handle(), dst) != nil {
+		return false
+	}
+	a.touch(page, w)
+	return true
 }
 
 // CountLoads counts n pages that TryLoad delivered.

@@ -29,7 +29,19 @@ type Frontswap struct {
 // activeSet is an immutable list of backends that take stores.
 type activeSet struct {
 	slots []*slot
-	local bool // there is a backend, and no Store among them waits
+	ranks []int // the slots' order when the set was made
+	local bool  // there is a backend, and no Store among them waits
+}
+
+// after returns the backends that pages of from move on to: those that are
+// asked later, and one that replaces it.
+func (s *activeSet) after(from *slot, rank int) []*slot {
+	for i, other := range s.slots {
+		if s.ranks[i] >= rank && other != from {
+			return s.slots[i:]
+		}
+	}
+	return nil
 }
 
 // slot is one registered backend.
@@ -38,12 +50,12 @@ type slot struct {
 	owner   Owner            // immutable
 	backend backends.Backend // immutable
 	local   bool             // immutable: backend.Local()
-	order   int              // immutable: rank of its registration, lowest first
 
 	state  State           // guarded by Frontswap.mu
 	reason string          // why it is not simply active; guarded by Frontswap.mu
 	inited map[uint32]bool // areas it was initialised for; guarded by Frontswap.mu
-	drain  *drain          // the latest drain, or nil; guarded by Frontswap.mu
+	order  int             // stores ask the lowest first; guarded by Frontswap.mu
+	move   *move           // the latest move of its pages, or nil; guarded by Frontswap.mu
 
 	loadErrors atomic.Uint64
 }
@@ -61,20 +73,23 @@ func New(log *slog.Logger) *Frontswap {
 func (f *Frontswap) Register(name string, b backends.Backend) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	index, order := -1, 0
-	for i := range f.slots {
-		s := f.slots[i].Load()
-		switch {
-		case s == nil && index < 0:
-			index = i
-		case s == nil:
-		case s.name == name:
-			return fmt.Errorf("load backend %s: %w", name, ErrExists)
-		case s.order >= order:
-			order = s.order + 1
-		}
+	last := 0
+	for _, s := range f.slotsLocked() {
+		last = max(last, s.order+1)
 	}
-	if index < 0 {
+	return f.registerLocked(name, b, last)
+}
+
+// registerLocked is Register at a given place of the order. REQUIRES: mu held.
+func (f *Frontswap) registerLocked(name string, b backends.Backend, order int) error {
+	if f.findLocked(name) != nil {
+		return fmt.Errorf("load backend %s: %w", name, ErrExists)
+	}
+	index := 0
+	for index < MaxBackends && f.slots[index].Load() != nil {
+		index++
+	}
+	if index == MaxBackends {
 		return fmt.Errorf("load backend %s: all %d places are taken", name, MaxBackends)
 	}
 	s := &slot{
@@ -102,17 +117,15 @@ func (f *Frontswap) Register(name string, b backends.Backend) error {
 // publishLocked replaces the set that stores ask by the backends that are
 // active. REQUIRES: mu held.
 func (f *Frontswap) publishLocked() {
-	next := &activeSet{}
-	for i := range f.slots {
-		if s := f.slots[i].Load(); s != nil && s.state == StateActive {
+	next := &activeSet{local: true}
+	for _, s := range f.slotsLocked() {
+		if s.state == StateActive {
 			next.slots = append(next.slots, s)
+			next.ranks = append(next.ranks, s.order)
+			next.local = next.local && s.local
 		}
 	}
-	sortByOrder(next.slots)
-	next.local = len(next.slots) > 0
-	for _, s := range next.slots {
-		next.local = next.local && s.local
-	}
+	next.local = next.local && len(next.slots) > 0
 	f.active.Store(next)
 }
 
@@ -139,7 +152,7 @@ func (f *Frontswap) OpenArea(c AreaConfig) (*Area, error) {
 	}
 	for i := range f.slots {
 		s := f.slots[i].Load()
-		if s == nil || s.state != StateActive {
+		if s == nil || s.state != StateActive && s.state != StateFrozen {
 			continue
 		}
 		if err := s.backend.Init(a.describe()); err != nil {

@@ -9,9 +9,9 @@ type State uint8
 //
 //	state       takes stores  serves loads  leaves to
 //	registered  no            –             active (initialised for every area), gone (an init failed)
-//	active      yes           yes           draining (unregister), failed (a store failed)
+//	active      yes           yes           frozen (freeze), draining (unregister), failed (a store failed)
+//	frozen      no            yes           active (thaw), draining (unregister)
 //	draining    no            yes           gone (no page left), frozen (drain stopped)
-//	frozen      no            yes           draining (unregister again)
 //	failed      no            tries         draining (unregister)
 //	gone        no            –
 const (
@@ -31,9 +31,9 @@ func (s State) String() string { return stateNames[s] }
 // transitions lists every legal step; nothing else changes a state.
 var transitions = [...][]State{
 	StateRegistered: {StateActive, StateGone},
-	StateActive:     {StateDraining, StateFailed},
+	StateActive:     {StateFrozen, StateDraining, StateFailed},
 	StateDraining:   {StateGone, StateFrozen},
-	StateFrozen:     {StateDraining},
+	StateFrozen:     {StateActive, StateDraining},
 	StateFailed:     {StateDraining},
 	StateGone:       {},
 }

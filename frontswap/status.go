@@ -24,29 +24,35 @@ type BackendStatus struct {
 func (f *Frontswap) Backends() []BackendStatus {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var slots []*slot
-	for i := range f.slots {
-		if s := f.slots[i].Load(); s != nil {
-			slots = append(slots, s)
-		}
-	}
-	sortByOrder(slots)
+	slots := f.slotsLocked()
 	status := make([]BackendStatus, 0, len(slots))
 	for _, s := range slots {
 		b := BackendStatus{
 			Name: s.name, Kind: s.backend.Kind(), State: s.state, Reason: s.reason,
 			Pages: f.pagesLocked(s), LoadErrors: s.loadErrors.Load(), Stats: s.backend.Stats(),
 		}
-		if d := s.drain; d != nil {
-			b.Drain = Drain{Running: d.running.Load(), Started: d.started, Total: d.total, Moved: d.moved.Load(), Left: b.Pages}
+		if m := s.move; m != nil {
+			b.Drain = Drain{Running: m.running.Load(), Started: m.started, Total: m.total, Moved: m.moved.Load(), Left: b.Pages}
 		}
 		status = append(status, b)
 	}
 	return status
 }
 
-func sortByOrder(slots []*slot) {
-	slices.SortFunc(slots, func(a, b *slot) int { return cmp.Compare(a.order, b.order) })
+// slotsLocked lists the backends in the order in which stores ask them.
+// REQUIRES: mu held.
+func (f *Frontswap) slotsLocked() []*slot {
+	var slots []*slot
+	for i := range f.slots {
+		if s := f.slots[i].Load(); s != nil {
+			slots = append(slots, s)
+		}
+	}
+	// One that drains comes before one that replaces it.
+	slices.SortStableFunc(slots, func(a, b *slot) int {
+		return cmp.Or(cmp.Compare(a.order, b.order), -cmp.Compare(a.state, b.state))
+	})
+	return slots
 }
 
 // pagesLocked counts the pages that the open areas' maps say s has.

@@ -33,19 +33,23 @@ func (o Owner) backendSlot() (slot int, ok bool) {
 //
 //	bit  0–47  the owner's handle, 0 unless the owner is a backend
 //	bit 48–52  the owner
-//	bit 53     synced: storage has an identical copy (reserved, always 0 so far)
-//	bit 54     referenced: read since the last scan (reserved, always 0 so far)
+//	bit 53     synced: storage has an identical copy of what the backend has
+//	bit 54     referenced: stored or loaded since the last look for cold pages
 //	bit 55–63  always 0
 //
 // A word of 0 is "nobody yet", so that a fresh map is a valid one.
 type word uint64
 
 const (
+	synced     word = 1 << 53
+	referenced word = 1 << 54
+
 	handleMask = 1<<backends.HandleBits - 1
 	ownerShift = backends.HandleBits
 	ownerMask  = 1<<5 - 1
 )
 
+// makeWord makes the word of a page that has just been put there.
 func makeWord(o Owner, h backends.Handle) word {
 	return word(o)<<ownerShift | word(h)&handleMask
 }

@@ -1,0 +1,236 @@
+package frontswap
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/sharedmem"
+)
+
+// move is one pass over the pages that a backend has: a drain, which takes
+// them all, or a shrink or migration, which takes the coldest. A backend has at
+// most one at a time.
+type move struct {
+	fs      *Frontswap
+	from    *slot
+	areas   []*Area
+	started time.Time
+	total   uint64 // pages of the backend when it started
+	rank    int    // the backend's order when it started
+
+	most        uint64 // stop after so many
+	cold        bool   // pass over pages that were referenced since the last look
+	keepRefused bool   // pages that no backend takes stay where they are
+	toStorage   bool   // no backend is asked
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	ended  chan struct{} // closed by endLocked
+
+	running atomic.Bool
+	moved   atomic.Uint64
+}
+
+// Drain is a snapshot of a move of a backend's pages.
+type Drain struct {
+	Running bool
+	Started time.Time
+	Total   uint64 // pages that the backend had when the move started
+	Moved   uint64 // pages moved so far
+	Left    uint64 // pages that the backend still has
+}
+
+// newMoveLocked begins a move of all pages of s. REQUIRES: mu held.
+func (f *Frontswap) newMoveLocked(ctx context.Context, s *slot) *move {
+	m := &move{
+		fs: f, from: s, started: time.Now(), total: f.pagesLocked(s), rank: s.order, ended: make(chan struct{}),
+		most: ^uint64(0),
+	}
+	m.ctx, m.cancel = context.WithCancelCause(ctx)
+	m.running.Store(true)
+	for _, a := range f.areas {
+		m.areas = append(m.areas, a)
+	}
+	slices.SortFunc(m.areas, func(a, b *Area) int { return cmp.Compare(a.id, b.id) })
+	s.move = m
+	return m
+}
+
+// endLocked lets others begin a move. REQUIRES: mu held.
+func (m *move) endLocked() {
+	m.cancel(nil)
+	m.running.Store(false)
+	close(m.ended)
+}
+
+// run passes over every area, in ascending order.
+func (m *move) run() error {
+	buffer, err := sharedmem.NewPrivate("drain buffer", BlockPages*backends.PageSize)
+	if err != nil {
+		return err
+	}
+	defer buffer.Close()
+	for _, a := range m.areas {
+		if err := m.area(a, buffer.Bytes()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// area passes over one area. An area that is being closed gives its pages up
+// itself; the move waits for that, as the backend must not be closed under it.
+func (m *move) area(a *Area, buffer []byte) error {
+	if err := m.blocks(a, buffer); err != nil {
+		return err
+	}
+	if a.closing.Load() {
+		<-a.closed
+	}
+	return nil
+}
+
+func (m *move) blocks(a *Area, buffer []byte) error {
+	a.life.RLock()
+	defer a.life.RUnlock()
+	for first := uint64(0); first < a.Pages() && !a.closing.Load() && m.moved.Load() < m.most; first += BlockPages {
+		if m.ctx.Err() != nil {
+			return context.Cause(m.ctx)
+		}
+		b := block{m: m, a: a, first: first, n: int(min(BlockPages, a.Pages()-first)), buffer: buffer}
+		if err := b.move(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// block is a move's work on one aligned block of an area.
+type block struct {
+	m      *move
+	a      *Area
+	first  uint64
+	n      int
+	buffer []byte // room for all its pages
+
+	// next is what each page's word will be; 0 for a page that stays.
+	mine [BlockPages]bool
+	next [BlockPages]word
+}
+
+// move takes the lock of every page of the block once, which is also what makes
+// unloading exact (F3), and moves the pages that are the backend's.
+func (b *block) move() error {
+	for i := range b.n {
+		page := b.first + uint64(i)
+		b.a.LockUpdate(page)
+		b.mine[i] = b.wanted(page)
+		if !b.mine[i] {
+			b.a.UnlockUpdate(page)
+		}
+	}
+	err := b.copy()
+	// Descending, as pageLocks wants it. After an error, what has arrived counts.
+	for i := b.n - 1; i >= 0; i-- {
+		page := b.first + uint64(i)
+		switch {
+		case !b.mine[i]:
+		case b.next[i] == 0:
+			b.a.UnlockUpdate(page)
+		default:
+			b.a.upgrade(page)
+			b.a.commit(page, b.next[i])
+			b.a.Unlock(page)
+			b.m.moved.Add(1)
+		}
+	}
+	return err
+}
+
+// wanted says whether the page is to be moved. Looking for cold pages gives a
+// page that was referenced a second chance. REQUIRES: LockUpdate held.
+func (b *block) wanted(page uint64) bool {
+	w := b.a.word(page)
+	if w.owner() != b.m.from.owner {
+		return false
+	}
+	if b.m.cold && w&referenced != 0 {
+		b.a.words[page].And(uint64(^referenced))
+		return false
+	}
+	return true
+}
+
+// copy moves the data of the pages that are mine: to a backend that takes it,
+// else runs of neighbours to storage in one piece. REQUIRES: LockUpdate held
+// for each of them.
+func (b *block) copy() error {
+	// After the locks, never before: F3 rests on it for moves too.
+	var to []*slot
+	if !b.m.toStorage {
+		to = b.a.fs.active.Load().after(b.m.from, b.m.rank)
+	}
+	start := 0 // of the run that waits in the buffer
+	for i := 0; i <= b.n; i++ {
+		if i < b.n && b.mine[i] && b.a.word(b.first+uint64(i))&synced != 0 && len(to) == 0 {
+			// Storage has it already; the run before it is written below.
+			if err := b.write(start, i); err != nil {
+				return err
+			}
+			b.next[i] = makeWord(OwnerStorage, 0)
+			start = i + 1
+			continue
+		}
+		waits := false
+		if i < b.n && b.mine[i] {
+			var err error
+			if waits, err = b.load(i, to); err != nil {
+				return err
+			}
+		}
+		if !waits {
+			if err := b.write(start, i); err != nil {
+				return err
+			}
+			start = i + 1
+		}
+	}
+	return nil
+}
+
+// load reads a page into its place in the buffer and offers it to the backends;
+// waits is true if it has to go to storage.
+func (b *block) load(i int, to []*slot) (waits bool, err error) {
+	page := b.first + uint64(i)
+	data := b.buffer[i*backends.PageSize:][:backends.PageSize]
+	w := b.a.word(page)
+	if err := b.a.loadFrom(b.m.from, page, w, data); err != nil {
+		return false, err
+	}
+	if handle, s := b.a.offer(to, page, data); s != nil {
+		b.next[i] = makeWord(s.owner, handle) | w&synced
+		return false, nil
+	}
+	return !b.m.keepRefused, nil
+}
+
+// write writes the pages from start to before end, which wait in the buffer, to
+// storage.
+func (b *block) write(start, end int) error {
+	if start >= end {
+		return nil
+	}
+	run := b.buffer[start*backends.PageSize : end*backends.PageSize]
+	if err := b.a.storage.WritePages(b.first+uint64(start), run); err != nil {
+		return fmt.Errorf("write %d pages of %s from page %d to storage: %w", end-start, b.a.name, b.first+uint64(start), err)
+	}
+	for i := start; i < end; i++ {
+		b.next[i] = makeWord(OwnerStorage, 0)
+	}
+	return nil
+}
