@@ -1,6 +1,7 @@
 package backends
 
 import (
+	"context"
 	"errors"
 
 	"github.com/tmemd/tmemd/backends/sharedmem"
@@ -71,6 +72,27 @@ type Export struct {
 	ID    uint32
 	Name  string
 	Pages uint64
+	Host  Host // the same for all exports of a backend; nil where nobody serves one
+}
+
+// Host is whoever loaded a backend, as far as the backend may turn to it, from
+// goroutines of its own, from Init to the end of InvalidateArea. Never from
+// inside a method of Backend, and never with a lock held that such a method
+// takes: the host holds its own locks when it calls those.
+type Host interface {
+	// Rehandle gives a page a new handle: after a backend has moved or
+	// recompressed its copy. If the page still has the handle old, next is called
+	// while nobody can load, store or invalidate the page; the handle that it
+	// returns replaces old, and old is then the backend's to forget, without an
+	// Invalidate. Rehandle returns false, and changes nothing, if the page has
+	// another handle or is in use just now (it never waits), or if next returns
+	// false.
+	Rehandle(key Key, old Handle, next func() (Handle, bool)) bool
+
+	// Evict moves up to n of the backend's pages to the next place, coldest first,
+	// with an Invalidate for each, and returns how many it moved. It waits for
+	// storage. An error is storage's; pages that were not moved stay.
+	Evict(ctx context.Context, n uint64) (uint64, error)
 }
 
 // Backend holds pages for frontswap. The package comment is its manual: life

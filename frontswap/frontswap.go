@@ -24,6 +24,7 @@ type Frontswap struct {
 
 	mu    sync.Mutex
 	areas map[uint32]*Area // open areas by id; guarded by mu
+	byID  sync.Map         // the same for hosts, who must not wait for mu: uint32 to *Area; written under mu
 }
 
 // activeSet is an immutable list of backends that take stores.
@@ -97,7 +98,7 @@ func (f *Frontswap) registerLocked(name string, b backends.Backend, order int) e
 		order: order, state: StateRegistered, inited: map[uint32]bool{},
 	}
 	for _, a := range f.areas {
-		if err := b.Init(a.describe()); err != nil {
+		if err := b.Init(a.describe(s)); err != nil {
 			f.forgetAreasLocked(s)
 			return fmt.Errorf("load backend %s: initialise for export %s: %w", name, a.name, err)
 		}
@@ -155,13 +156,14 @@ func (f *Frontswap) OpenArea(c AreaConfig) (*Area, error) {
 		if s == nil || s.state != StateActive && s.state != StateFrozen {
 			continue
 		}
-		if err := s.backend.Init(a.describe()); err != nil {
+		if err := s.backend.Init(a.describe(s)); err != nil {
 			f.log.Warn("backend cannot serve the export", "backend", s.name, "export", c.Name, "error", err)
 			continue
 		}
 		s.inited[a.id] = true
 	}
 	f.areas[c.ID] = a
+	f.byID.Store(c.ID, a)
 	return a, nil
 }
 
@@ -191,6 +193,7 @@ func (a *Area) Close() error {
 		}
 	}
 	delete(f.areas, a.id)
+	f.byID.Delete(a.id)
 	a.words = nil
 	return a.memory.Close()
 }
