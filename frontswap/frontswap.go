@@ -167,8 +167,8 @@ func (f *Frontswap) OpenArea(c AreaConfig) (*Area, error) {
 	return a, nil
 }
 
-func (a *Area) describe() backends.Export {
-	return backends.Export{ID: a.id, Name: a.name, Pages: a.Pages()}
+func (a *Area) describe(s *slot) backends.Export {
+	return backends.Export{ID: a.id, Name: a.name, Pages: a.Pages(), Host: host{f: a.fs, s: s}}
 }
 
 // Close closes the area (the kernel's invalidate_area): backends drop its
