@@ -54,8 +54,10 @@
 //
 //	Area.life → page locks (ascending; see pageLocks) → Frontswap.mu → a backend's own
 //
-// Backend.Init, InvalidateArea and Close run under Frontswap.mu and must not
-// wait for page locks. No page is copied and no storage is touched under mu.
+// Backend.Init runs under Frontswap.mu and must not wait for page locks.
+// InvalidateArea and Close run without any lock of frontswap's, as a backend may
+// have to wait there for its own goroutines, which may be asking their host. No
+// page is copied and no storage is touched under mu.
 //
 // # Not promised
 //

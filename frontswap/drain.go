@@ -36,7 +36,15 @@ func (f *Frontswap) Unregister(ctx context.Context, name string) error {
 // to storage. If the move stops, the old backend stays, frozen, beside b;
 // Unregister goes on from there. If b cannot be loaded, nothing has changed.
 func (f *Frontswap) Replace(ctx context.Context, name, newName string, b backends.Backend) error {
-	return f.unload(ctx, name, func(old *slot) error { return f.registerLocked(newName, b, old.order) })
+	var undo []uint32
+	err := f.unload(ctx, name, func(old *slot) (err error) {
+		undo, err = f.registerLocked(newName, b, old.order)
+		return err
+	})
+	for _, id := range undo {
+		b.InvalidateArea(id)
+	}
+	return err
 }
 
 // unload drains and closes a backend. first, if not nil, is called when the
@@ -51,27 +59,45 @@ func (f *Frontswap) unload(ctx context.Context, name string, first func(*slot) e
 	err = m.run()
 	s := m.from
 
+	if err := f.endUnload(m, err); err != nil {
+		return err
+	}
+	// Nobody but this call knows the backend any more, save for loads that found
+	// its slot and have no page of it. It may have work of its own to wait for
+	// that needs mu, so mu is not held.
+	for _, id := range f.forgetAreas(s) {
+		s.backend.InvalidateArea(id)
+	}
+	err = s.backend.Close()
+
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	m.endLocked()
-	if err != nil {
-		if e := s.moveLocked(StateFrozen, "drain stopped: "+err.Error()); e != nil {
-			return e
-		}
-		left := f.pagesLocked(s)
-		f.log.Error("backend keeps its pages", "backend", name, "left", left, "error", err)
-		return fmt.Errorf("unload backend %s: it stays loaded, frozen, with %d pages: %w", name, left, err)
-	}
-	f.forgetAreasLocked(s)
 	if err := s.moveLocked(StateGone, ""); err != nil {
 		return err
 	}
 	f.slots[int(s.owner-firstBackendOwner)].Store(nil)
 	f.log.Info("backend unloaded", "backend", name, "moved", m.moved.Load(), "took", time.Since(m.started).Round(time.Millisecond))
-	if err := s.backend.Close(); err != nil {
+	if err != nil {
 		return fmt.Errorf("unload backend %s: it is empty and gone, but did not close cleanly: %w", name, err)
 	}
 	return nil
+}
+
+// endUnload ends the drain, and freezes the backend if it did not get through.
+func (f *Frontswap) endUnload(m *move, err error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m.endLocked()
+	if err == nil {
+		return nil
+	}
+	s := m.from
+	if e := s.moveLocked(StateFrozen, "drain stopped: "+err.Error()); e != nil {
+		return e
+	}
+	left := f.pagesLocked(s)
+	f.log.Error("backend keeps its pages", "backend", s.name, "left", left, "error", err)
+	return fmt.Errorf("unload backend %s: it stays loaded, frozen, with %d pages: %w", s.name, left, err)
 }
 
 // beginUnload closes the gate: when it returns, only stores that had read the

@@ -3,6 +3,8 @@ package frontswap
 import (
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -73,25 +75,31 @@ func New(log *slog.Logger) *Frontswap {
 // error leaves no trace of it, and the backend belongs to the caller again.
 func (f *Frontswap) Register(name string, b backends.Backend) error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	last := 0
 	for _, s := range f.slotsLocked() {
 		last = max(last, s.order+1)
 	}
-	return f.registerLocked(name, b, last)
+	undo, err := f.registerLocked(name, b, last)
+	f.mu.Unlock()
+	for _, id := range undo {
+		b.InvalidateArea(id)
+	}
+	return err
 }
 
-// registerLocked is Register at a given place of the order. REQUIRES: mu held.
-func (f *Frontswap) registerLocked(name string, b backends.Backend, order int) error {
+// registerLocked is Register at a given place of the order. After an error the
+// caller tells the backend to forget the areas in undo, without mu.
+// REQUIRES: mu held.
+func (f *Frontswap) registerLocked(name string, b backends.Backend, order int) (undo []uint32, err error) {
 	if f.findLocked(name) != nil {
-		return fmt.Errorf("load backend %s: %w", name, ErrExists)
+		return nil, fmt.Errorf("load backend %s: %w", name, ErrExists)
 	}
 	index := 0
 	for index < MaxBackends && f.slots[index].Load() != nil {
 		index++
 	}
 	if index == MaxBackends {
-		return fmt.Errorf("load backend %s: all %d places are taken", name, MaxBackends)
+		return nil, fmt.Errorf("load backend %s: all %d places are taken", name, MaxBackends)
 	}
 	s := &slot{
 		name: name, owner: firstBackendOwner + Owner(index), backend: b, local: b.Local(),
@@ -99,20 +107,20 @@ func (f *Frontswap) registerLocked(name string, b backends.Backend, order int) e
 	}
 	for _, a := range f.areas {
 		if err := b.Init(a.describe(s)); err != nil {
-			f.forgetAreasLocked(s)
-			return fmt.Errorf("load backend %s: initialise for export %s: %w", name, a.name, err)
+			return undo, fmt.Errorf("load backend %s: initialise for export %s: %w", name, a.name, err)
 		}
 		s.inited[a.id] = true
+		undo = append(undo, a.id)
 	}
 	if err := s.moveLocked(StateActive, ""); err != nil {
-		return err
+		return undo, err
 	}
 	// The slot before the set: a store that sees the set commits words that a
 	// load must be able to follow.
 	f.slots[index].Store(s)
 	f.publishLocked()
 	f.log.Info("backend loaded", "backend", name, "kind", b.Kind(), "areas", len(f.areas))
-	return nil
+	return nil, nil
 }
 
 // publishLocked replaces the set that stores ask by the backends that are
@@ -130,12 +138,14 @@ func (f *Frontswap) publishLocked() {
 	f.active.Store(next)
 }
 
-// forgetAreasLocked undoes every Init of s. REQUIRES: mu held.
-func (f *Frontswap) forgetAreasLocked(s *slot) {
-	for id := range s.inited {
-		s.backend.InvalidateArea(id)
-		delete(s.inited, id)
-	}
+// forgetAreas takes the areas that s was initialised for off its books; the
+// caller tells the backend, without mu.
+func (f *Frontswap) forgetAreas(s *slot) []uint32 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ids := slices.Sorted(maps.Keys(s.inited))
+	clear(s.inited)
+	return ids
 }
 
 // OpenArea opens a swap area. Backends that are loaded are initialised for it;
@@ -181,21 +191,31 @@ func (a *Area) Close() error {
 	defer a.life.Unlock()
 	a.invalidateArea()
 
+	for _, s := range a.fs.forgetArea(a.id) {
+		s.backend.InvalidateArea(a.id)
+	}
 	// Only now may an unload overlook the area: the backend it closes is not
 	// called from here any more.
-	f := a.fs
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for i := range f.slots {
-		if s := f.slots[i].Load(); s != nil && s.inited[a.id] {
-			s.backend.InvalidateArea(a.id)
-			delete(s.inited, a.id)
-		}
-	}
-	delete(f.areas, a.id)
-	f.byID.Delete(a.id)
+	a.fs.mu.Lock()
+	delete(a.fs.areas, a.id)
+	a.fs.byID.Delete(a.id)
+	a.fs.mu.Unlock()
 	a.words = nil
 	return a.memory.Close()
+}
+
+// forgetArea takes an area off the books of every backend and returns those
+// that have to be told.
+func (f *Frontswap) forgetArea(id uint32) (told []*slot) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.slotsLocked() {
+		if s.inited[id] {
+			delete(s.inited, id)
+			told = append(told, s)
+		}
+	}
+	return told
 }
 
 // fail takes a backend whose Store erred out of the set. Its pages stay.
