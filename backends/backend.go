@@ -67,6 +67,10 @@ func (r Refusal) String() string {
 // stored: a checksum, a key or a length disagrees.
 var ErrCorrupt = errors.New("stored page is corrupt")
 
+// ErrTransient is what Store and Load wrap when they failed for a reason that
+// goes away by itself. The backend stays in use.
+var ErrTransient = errors.New("backend is not available for the moment")
+
 // Export describes an export to [Backend.Init].
 type Export struct {
 	ID    uint32

@@ -178,7 +178,9 @@ func (a *Area) offer(to []*slot, page uint64, data []byte) (backends.Handle, *sl
 	for _, s := range to {
 		handle, refusal, err := s.backend.Store(key, data)
 		if err != nil {
-			a.fs.fail(s, err)
+			if !errors.Is(err, backends.ErrTransient) {
+				a.fs.fail(s, err)
+			}
 			continue
 		}
 		if refusal == backends.Accepted {
@@ -251,6 +253,34 @@ func (a *Area) loadFrom(s *slot, page uint64, w word, dst []byte) error {
 }
 
 var errOwnerGone = errors.New("the page map names a backend that is not loaded")
+
+// Unsynced says whether a backend has the page and storage has no identical
+// copy. REQUIRES: any lock of the page held.
+func (a *Area) Unsynced(page uint64) bool {
+	w := a.word(page)
+	_, held := w.owner().backendSlot()
+	return held && w&synced == 0
+}
+
+// Synced says whether a backend has the page and storage has an identical copy.
+// REQUIRES: any lock of the page held.
+func (a *Area) Synced(page uint64) bool { return a.word(page)&synced != 0 }
+
+// SetSynced notes that storage has an identical copy of the page that a backend
+// has. REQUIRES: Lock or LockUpdate held since the page was copied.
+func (a *Area) SetSynced(page uint64) {
+	if a.Unsynced(page) {
+		a.words[page].Or(uint64(synced))
+	}
+}
+
+// ClearSynced notes that storage is about to be overwritten with something
+// else than the backend's copy. REQUIRES: Lock held.
+func (a *Area) ClearSynced(page uint64) {
+	if a.Synced(page) {
+		a.words[page].And(uint64(^synced))
+	}
+}
 
 // SetStorage commits that storage has the page now. REQUIRES: Lock held.
 func (a *Area) SetStorage(page uint64) { a.commit(page, makeWord(OwnerStorage, 0)) }

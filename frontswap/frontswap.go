@@ -1,6 +1,7 @@
 package frontswap
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -218,7 +219,7 @@ func (f *Frontswap) forgetArea(id uint32) (told []*slot) {
 	return told
 }
 
-// fail takes a backend whose Store erred out of the set. Its pages stay.
+// fail takes a backend that erred out of the set. Its pages stay.
 func (f *Frontswap) fail(s *slot, cause error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -239,5 +240,10 @@ func (f *Frontswap) loadFailed(a *Area, page uint64, s *slot, cause error) {
 	}
 	if n := s.loadErrors.Add(1); n&(n-1) == 0 {
 		f.log.Error("page cannot be loaded", "export", a.name, "page", page, "backend", s.name, "errors", n, "error", cause)
+	}
+	// A damaged page says nothing about the others; a backend that cannot load
+	// for another reason should not get more.
+	if !errors.Is(cause, backends.ErrCorrupt) && !errors.Is(cause, backends.ErrTransient) {
+		f.fail(s, cause)
 	}
 }

@@ -9,7 +9,7 @@ type State uint8
 //
 //	state       takes stores  serves loads  leaves to
 //	registered  no            –             active (initialised for every area), gone (an init failed)
-//	active      yes           yes           frozen (freeze), draining (unregister), failed (a store failed)
+//	active      yes           yes           frozen (freeze), draining (unregister), failed (a store or load failed)
 //	frozen      no            yes           active (thaw), draining (unregister)
 //	draining    no            yes           gone (no page left), frozen (drain stopped)
 //	failed      no            tries         draining (unregister)

@@ -210,7 +210,11 @@ func (b *block) load(i int, to []*slot) (waits bool, err error) {
 	data := b.buffer[i*backends.PageSize:][:backends.PageSize]
 	w := b.a.word(page)
 	if err := b.a.loadFrom(b.m.from, page, w, data); err != nil {
-		return false, err
+		if w&synced == 0 {
+			return false, err
+		}
+		b.next[i] = makeWord(OwnerStorage, 0)
+		return false, nil
 	}
 	if handle, s := b.a.offer(to, page, data); s != nil {
 		b.next[i] = makeWord(s.owner, handle) | w&synced

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/pojntfx/go-nbd/pkg/backend"
 	"golang.org/x/sys/unix"
@@ -33,7 +34,11 @@ type Device struct {
 	size    int64           // immutable
 	log     *slog.Logger    // immutable
 	puncher *puncher        // immutable
-	scratch sync.Pool       // *[pageSize]byte, for requests smaller than a page
+	syncer  *syncer         // immutable
+
+	writethrough atomic.Int32  // a Writethrough
+	rescued      atomic.Uint64 // pages read from storage because their backend failed
+	scratch      sync.Pool     // *[pageSize]byte, for requests smaller than a page
 }
 
 var _ backend.Backend = (*Device)(nil)
@@ -52,6 +57,9 @@ func Open(c Config) (*Device, error) {
 	}
 	d := &Device{area: area, storage: c.Storage, size: int64(c.Storage.Pages()) * pageSize, log: c.Log}
 	d.scratch.New = func() any { return new([pageSize]byte) }
+	if d.syncer, err = newSyncer(d); err != nil {
+		return nil, errors.Join(fmt.Errorf("open device %s: %w", c.Name, err), area.Close())
+	}
 	d.puncher = newPuncher(d)
 	return d, nil
 }
@@ -175,7 +183,7 @@ func (d *Device) makeHoles(first, last uint64, punch bool) {
 		d.area.Unlock(page)
 	}
 	if punch && first < last {
-		d.puncher.mark(first, last)
+		d.puncher.discarded(first, last)
 	}
 }
 
@@ -183,13 +191,21 @@ func (d *Device) makeHoles(first, last uint64, punch bool) {
 type Stats struct {
 	Area    frontswap.AreaStats
 	Storage StorageStats
-	Memory  []sharedmem.Usage // all of its memory outside the Go heap
+
+	Writethrough Writethrough
+	SyncBlocks   int64  // blocks of 1 MiB that wait to be copied to storage
+	Rescued      uint64 // pages read from storage because their backend failed
+
+	Memory []sharedmem.Usage // all of its memory outside the Go heap
 }
 
 // Stats returns a snapshot.
 func (d *Device) Stats() Stats {
-	s := Stats{Area: d.area.Stats(), Storage: d.storage.Stats()}
-	s.Memory = append(s.Memory, s.Area.Memory)
+	s := Stats{
+		Area: d.area.Stats(), Storage: d.storage.Stats(),
+		Writethrough: d.Writethrough(), SyncBlocks: d.syncer.left.Load(), Rescued: d.rescued.Load(),
+	}
+	s.Memory = append(s.Memory, s.Area.Memory, d.syncer.buffer.Usage())
 	s.Memory = append(s.Memory, s.Storage.Memory...)
 	return s
 }
@@ -208,5 +224,5 @@ func (d *Device) Settle() error {
 // Pages that backends hold are dropped.
 func (d *Device) Close() error {
 	d.puncher.stop()
-	return errors.Join(d.area.Close(), d.storage.Close())
+	return errors.Join(d.syncer.stop(), d.area.Close(), d.storage.Close())
 }

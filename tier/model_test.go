@@ -243,6 +243,45 @@ func (m *model) unload(*rapid.T) {
 	})
 }
 
+// move does one of the other operations on a backend beside the requests.
+func (m *model) move(*rapid.T) {
+	m.life.Wait()
+	if len(m.loaded) == 0 {
+		return
+	}
+	name := rapid.SampledFrom(slices.Sorted(maps.Keys(m.loaded))).Draw(m.t, "backend")
+	n := rapid.Uint64Range(1, 300).Draw(m.t, "pages")
+	acts := map[string]func(){
+		"freeze":  func() { _ = m.f.Freeze(name, "model") },
+		"thaw":    func() { _ = m.f.Thaw(name) },
+		"shrink":  func() { _, _ = m.f.Shrink(context.Background(), name, n) },
+		"migrate": func() { _, _ = m.f.Migrate(context.Background(), name, n) },
+		"order":   func() { _ = m.f.Order([]string{name}) },
+	}
+	m.life.Go(acts[rapid.SampledFrom(slices.Sorted(maps.Keys(acts))).Draw(m.t, "what")])
+}
+
+func (m *model) replace(*rapid.T) {
+	m.life.Wait()
+	if len(m.loaded) == 0 {
+		return
+	}
+	name := rapid.SampledFrom(slices.Sorted(maps.Keys(m.loaded))).Draw(m.t, "backend")
+	m.made++
+	next := fmt.Sprint("b", m.made)
+	b := m.newBackend()
+	m.loaded[next] = true
+	m.life.Go(func() {
+		if m.f.Replace(context.Background(), name, next, b) == nil {
+			delete(m.loaded, name)
+		}
+	})
+}
+
+func (m *model) writethrough(*rapid.T) {
+	m.d.SetWritethrough(Writethrough(rapid.IntRange(0, 2).Draw(m.t, "mode")))
+}
+
 func (m *model) fault(*rapid.T) {
 	m.storage.every.Store(rapid.SampledFrom([]int64{0, 0, 3, 10}).Draw(m.t, "storage fails each"))
 	m.backend.every.Store(rapid.SampledFrom([]int64{0, 0, 7, 50}).Draw(m.t, "backend fails each"))
@@ -274,6 +313,7 @@ func (m *model) end() {
 	m.life.Wait()
 	m.storage.every.Store(0)
 	m.backend.every.Store(0)
+	m.d.SetWritethrough(WritethroughOff)
 	m.compare(m.all(), 0)
 	for _, b := range m.f.Backends() {
 		if err := m.f.Unregister(context.Background(), b.Name); err != nil {
@@ -314,6 +354,7 @@ func TestModel(t *testing.T) {
 			"write": m.write, "write again": m.write, "read": m.read, "read again": m.read,
 			"zero": m.zero, "trim": m.trim, "flush": m.flush,
 			"load": m.load, "unload": m.unload, "fault": m.fault, "account": m.check,
+			"move": m.move, "replace": m.replace, "writethrough": m.writethrough,
 		})
 		m.end()
 	})

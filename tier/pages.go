@@ -37,7 +37,8 @@ func (d *Device) TryReadAt(p []byte, off int64) bool {
 // TryWriteAt is WriteAt for callers that must not wait: true if backends in
 // local memory took all of p. Otherwise WriteAt stores all of it again.
 func (d *Device) TryWriteAt(p []byte, off int64) bool {
-	if !d.whole(p, off) {
+	mode := d.Writethrough()
+	if !d.whole(p, off) || mode == WritethroughSync {
 		return false
 	}
 	for page := uint64(off / pageSize); len(p) > 0; page++ {
@@ -48,6 +49,9 @@ func (d *Device) TryWriteAt(p []byte, off int64) bool {
 		d.area.Unlock(page)
 		if !ok {
 			return false
+		}
+		if mode == WritethroughAsync {
+			d.syncer.mark(page, page+1)
 		}
 		p = p[pageSize:]
 	}
@@ -85,12 +89,23 @@ func (d *Device) readRun(first, page, last uint64, p []byte) (next uint64, err e
 		clear(dst[:pageSize])
 		return page + 1, nil
 	case !d.onStorage(page):
-		return page + 1, d.area.Load(page, dst[:pageSize])
+		return page + 1, d.load(page, dst[:pageSize])
 	}
 	for next = page + 1; next < last && d.onStorage(next); {
 		next++
 	}
 	return next, d.storage.ReadPages(page, dst[:(next-page)*pageSize])
+}
+
+// load reads a page that a backend has: from storage, if the backend fails and
+// storage has the same. REQUIRES: any lock of the page held.
+func (d *Device) load(page uint64, dst []byte) error {
+	err := d.area.Load(page, dst)
+	if err == nil || !d.area.Synced(page) {
+		return err
+	}
+	d.rescued.Add(1)
+	return d.storage.ReadPages(page, dst)
 }
 
 // onStorage REQUIRES: any lock of the page held.
@@ -106,19 +121,49 @@ func (d *Device) writePages(first uint64, p []byte) error {
 	for page := first; page < last; page++ {
 		d.area.Lock(page)
 	}
-	var err error
-	for page := first; page < last && err == nil; {
-		start := page
-		for page < last && !d.area.Store(page, p[(page-first)*pageSize:][:pageSize]) {
-			page++
-		}
-		err = d.writeStorage(start, p[(start-first)*pageSize:(page-first)*pageSize])
-		page++ // the one that ended the run was stored
-	}
+	err := d.storePages(first, last, p)
 	for page := first; page < last; page++ {
 		d.area.Unlock(page)
 	}
 	return err
+}
+
+// storePages REQUIRES: Lock held from first to before last.
+func (d *Device) storePages(first, last uint64, p []byte) error {
+	mode := d.Writethrough()
+	if mode == WritethroughSync {
+		if d.writeStorage(first, p) == nil {
+			d.storeCopies(first, p)
+			return nil
+		}
+		// A backend may take what storage cannot; the copy follows when it can.
+		mode = WritethroughAsync
+	}
+	for page := first; page < last; {
+		start := page
+		for page < last && !d.area.Store(page, p[(page-first)*pageSize:][:pageSize]) {
+			page++
+		}
+		if err := d.writeStorage(start, p[(start-first)*pageSize:(page-first)*pageSize]); err != nil {
+			return err
+		}
+		page++ // the one that ended the run was stored
+	}
+	if mode == WritethroughAsync {
+		d.syncer.mark(first, last)
+	}
+	return nil
+}
+
+// storeCopies offers pages to backends that storage has already. REQUIRES: Lock
+// held.
+func (d *Device) storeCopies(first uint64, p []byte) {
+	for page := first; len(p) > 0; page++ {
+		if d.area.Store(page, p[:pageSize]) {
+			d.area.SetSynced(page)
+		}
+		p = p[pageSize:]
+	}
 }
 
 // writeStorage writes whole pages to storage and commits them. If storage
@@ -127,6 +172,9 @@ func (d *Device) writePages(first uint64, p []byte) error {
 func (d *Device) writeStorage(first uint64, p []byte) error {
 	if len(p) == 0 {
 		return nil
+	}
+	for i := range uint64(len(p) / pageSize) {
+		d.area.ClearSynced(first + i)
 	}
 	if err := d.storage.WritePages(first, p); err != nil {
 		return err
@@ -162,8 +210,5 @@ func (d *Device) writePart(page uint64, start int, p []byte) error {
 		return err
 	}
 	copy(scratch[start:], p)
-	if d.area.Store(page, scratch[:]) {
-		return nil
-	}
-	return d.writeStorage(page, scratch[:])
+	return d.storePages(page, page+1, scratch[:])
 }

@@ -2,91 +2,44 @@ package tier
 
 import (
 	"errors"
-	"math/bits"
-	"sync"
+	"fmt"
 	"sync/atomic"
 
 	"github.com/tmemd/tmemd/frontswap"
 )
 
 // puncher gives the space of holes back to storage, behind the requests: trim
-// only marks. What is left to do is one bit for each block in which pages have
-// become holes; the pages themselves say whether they still are.
-//
-// Its goroutine runs from newPuncher to stop.
+// only marks.
 type puncher struct {
-	d     *Device
-	marks []atomic.Uint64 // a bit for each block
-	wake  chan struct{}   // holds a token if there may be marks
-	quit  chan struct{}
-	done  sync.WaitGroup
-
+	d *Device
+	sweeper
 	unable atomic.Bool // storage cannot punch
 }
 
 func newPuncher(d *Device) *puncher {
-	blocks := (d.area.Pages() + frontswap.BlockPages - 1) / frontswap.BlockPages
-	p := &puncher{
-		d: d, marks: make([]atomic.Uint64, (blocks+63)/64),
-		wake: make(chan struct{}, 1), quit: make(chan struct{}),
-	}
-	p.done.Go(p.run)
+	p := &puncher{d: d}
+	p.visit = p.block
+	p.fault = func(err error) { d.log.Warn("space of discarded pages is not given back", "error", err) }
+	p.start(d.area.Pages())
 	return p
 }
 
-func (p *puncher) stop() {
-	close(p.quit)
-	p.done.Wait()
-}
-
-// mark notes that pages from first to before last have become holes.
-func (p *puncher) mark(first, last uint64) {
-	if p.unable.Load() {
-		return
-	}
-	for block := first / frontswap.BlockPages; block <= (last-1)/frontswap.BlockPages; block++ {
-		p.marks[block/64].Or(1 << (block % 64))
-	}
-	select {
-	case p.wake <- struct{}{}:
-	default:
+// discarded notes that pages from first to before last have become holes.
+func (p *puncher) discarded(first, last uint64) {
+	if !p.unable.Load() {
+		p.mark(first, last)
 	}
 }
 
-func (p *puncher) run() {
-	for {
-		select {
-		case <-p.quit:
-			return
-		case <-p.wake:
-		}
-		if err := p.sweep(p.quit); err != nil {
-			p.d.log.Warn("space of discarded pages is not given back", "error", err)
-		}
+// block punches the holes of the block at first. One that fails is forgotten:
+// its holes are dead space, not wrong data.
+func (p *puncher) block(first uint64) error {
+	err := p.holes(first, p.d.storage.PunchPages)
+	if errors.Is(err, ErrNoPunch) {
+		p.unable.Store(true)
+		return fmt.Errorf("%w: %w", errStopSweeping, err)
 	}
-}
-
-// sweep punches the holes of every marked block, until quit is closed. A block
-// that fails is forgotten: its holes are dead space, not wrong data.
-func (p *puncher) sweep(quit <-chan struct{}) error {
-	var failed error
-	for i := range p.marks {
-		for set := p.marks[i].Swap(0); set != 0; set &= set - 1 {
-			select {
-			case <-quit:
-				return failed
-			default:
-			}
-			block := uint64(i*64 + bits.TrailingZeros64(set))
-			err := p.holes(block*frontswap.BlockPages, p.d.storage.PunchPages)
-			if errors.Is(err, ErrNoPunch) {
-				p.unable.Store(true)
-				return err
-			}
-			failed = errors.Join(failed, err)
-		}
-	}
-	return failed
+	return err
 }
 
 // holes calls do for each run of holes of the block at first. The pages stay
