@@ -43,6 +43,7 @@ const (
 	RefusedPoor              // the page does not compress well enough
 	RefusedBusy              // no working memory is free at this instant
 	RefusedUnmanaged         // the export was not initialised here
+	RefusedFault             // a rule of fault injection said so
 	Refusals                 // the number of values above, for arrays indexed by reason
 )
 
@@ -59,6 +60,8 @@ func (r Refusal) String() string {
 		return "busy"
 	case RefusedUnmanaged:
 		return "unmanaged"
+	case RefusedFault:
+		return "fault"
 	}
 	return "unknown"
 }

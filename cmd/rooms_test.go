@@ -22,7 +22,7 @@ var rooms = map[string][]string{
 	"backends/arena":     {"backends/sharedmem"},
 	"backends":           {"backends/sharedmem", "backends/arena", "backends"},
 	"frontswap":          {"backends", "backends/sharedmem"},
-	"tier":               {"frontswap", "backends", "backends/sharedmem"},
+	"tier":               {"frontswap", "backends", "backends/sharedmem", "backends/fault"},
 	"metrics":            {"tier", "frontswap", "nbd", "backends", "backends/sharedmem"},
 	"cmd":                {"*"},
 	"deploy":             {"*"},
