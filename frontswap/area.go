@@ -285,6 +285,14 @@ func (a *Area) ClearSynced(page uint64) {
 // SetStorage commits that storage has the page now. REQUIRES: Lock held.
 func (a *Area) SetStorage(page uint64) { a.commit(page, makeWord(OwnerStorage, 0)) }
 
+// PinHole makes a page that reads as zeros because nobody wrote it a hole of
+// its own: storage may have something there now. REQUIRES: Lock held.
+func (a *Area) PinHole(page uint64) {
+	if a.word(page) == 0 && a.fresh == OwnerHole {
+		a.commit(page, makeWord(OwnerHole, 0))
+	}
+}
+
 // InvalidatePage commits that the page is a hole: it reads as zeros.
 // REQUIRES: Lock held.
 func (a *Area) InvalidatePage(page uint64) {
@@ -341,13 +349,34 @@ func (a *Area) Stats() AreaStats {
 	return s
 }
 
-// invalidateArea drops every page of the area from every backend.
-func (a *Area) invalidateArea() {
-	for page := range a.Pages() {
-		if _, held := a.Owner(page).backendSlot(); held {
-			a.Lock(page)
-			a.commit(page, makeWord(OwnerNone, 0))
-			a.Unlock(page)
+// Touched calls visit for each run of whole blocks of which anything was ever
+// committed, in ascending order, until it returns an error. All other pages are
+// as they were when the area was opened; a page that is committed for the first
+// time meanwhile may be missed.
+func (a *Area) Touched(visit func(first, last uint64) error) error {
+	for end := int64(0); ; {
+		var start int64
+		if start, end = a.memory.Touched(end); start == end {
+			return nil
+		}
+		first := uint64(start) / 8 / BlockPages * BlockPages
+		last := min((uint64(end)/8+BlockPages-1)/BlockPages*BlockPages, a.Pages())
+		if err := visit(first, last); err != nil {
+			return err
 		}
 	}
+}
+
+// invalidateArea drops every page of the area from every backend.
+func (a *Area) invalidateArea() {
+	_ = a.Touched(func(first, last uint64) error {
+		for page := first; page < last; page++ {
+			if _, held := a.Owner(page).backendSlot(); held {
+				a.Lock(page)
+				a.commit(page, makeWord(OwnerNone, 0))
+				a.Unlock(page)
+			}
+		}
+		return nil
+	})
 }

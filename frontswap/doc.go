@@ -31,8 +31,10 @@
 //	    and told once when the area closes or the backend goes. A backend that a
 //	    store can see is in its slot.
 //	F3  A store reads the set of active backends after it has the page's lock. So
-//	    once the set is replaced and every page's lock has been taken once, no store
-//	    is left that knows the old set. A drain does both, in that order.
+//	    once the set is replaced and every lock has been taken once, no store is left
+//	    that knows the old set. Unloading does both, in that order, before it walks;
+//	    and takes every lock once more before it closes the backend, as the walk looks
+//	    at words without a lock, and a word changes before its old handle is freed.
 //	F4  A drained page is committed under a lock held without a gap since it was
 //	    copied: a write, trim or zero comes wholly before the copy or wholly after
 //	    the commit.

@@ -26,7 +26,9 @@ var (
 //
 // Pages that are being moved by Shrink or Migrate are not an obstacle: that
 // move is cancelled first.
-func (f *Frontswap) Unregister(ctx context.Context, name string) error {
+//
+// The drain's final numbers are returned in either case.
+func (f *Frontswap) Unregister(ctx context.Context, name string) (Drain, error) {
 	return f.unload(ctx, name, nil)
 }
 
@@ -35,32 +37,37 @@ func (f *Frontswap) Unregister(ctx context.Context, name string) error {
 // from memory to memory. What b refuses goes on to the backends after it, then
 // to storage. If the move stops, the old backend stays, frozen, beside b;
 // Unregister goes on from there. If b cannot be loaded, nothing has changed.
-func (f *Frontswap) Replace(ctx context.Context, name, newName string, b backends.Backend) error {
+func (f *Frontswap) Replace(ctx context.Context, name, newName string, b backends.Backend) (Drain, error) {
 	var undo []uint32
-	err := f.unload(ctx, name, func(old *slot) (err error) {
+	drained, err := f.unload(ctx, name, func(old *slot) (err error) {
 		undo, err = f.registerLocked(newName, b, old.order)
 		return err
 	})
 	for _, id := range undo {
 		b.InvalidateArea(id)
 	}
-	return err
+	return drained, err
 }
 
 // unload drains and closes a backend. first, if not nil, is called when the
 // backend is known to be there and nothing has changed yet.
 // REQUIRES of first: mu is held when it is called.
-func (f *Frontswap) unload(ctx context.Context, name string, first func(*slot) error) error {
+func (f *Frontswap) unload(ctx context.Context, name string, first func(*slot) error) (Drain, error) {
 	m, err := f.beginUnload(ctx, name, first)
 	if err != nil {
-		return fmt.Errorf("unload backend %s: %w", name, err)
+		return Drain{}, fmt.Errorf("unload backend %s: %w", name, err)
 	}
 	f.log.Info("backend draining", "backend", name, "pages", m.total)
+	m.barrier()
 	err = m.run()
+	// A page that the walk found gone from the backend may have somebody on the
+	// way to tell it so: word first, handle second (F1).
+	m.barrier()
 	s := m.from
 
-	if err := f.endUnload(m, err); err != nil {
-		return err
+	drained, err := f.endUnload(m, err)
+	if err != nil {
+		return drained, err
 	}
 	// Nobody but this call knows the backend any more, save for loads that found
 	// its slot and have no page of it. It may have work of its own to wait for
@@ -73,31 +80,32 @@ func (f *Frontswap) unload(ctx context.Context, name string, first func(*slot) e
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := s.moveLocked(StateGone, ""); err != nil {
-		return err
+		return drained, err
 	}
 	f.slots[int(s.owner-firstBackendOwner)].Store(nil)
 	f.log.Info("backend unloaded", "backend", name, "moved", m.moved.Load(), "took", time.Since(m.started).Round(time.Millisecond))
 	if err != nil {
-		return fmt.Errorf("unload backend %s: it is empty and gone, but did not close cleanly: %w", name, err)
+		return drained, fmt.Errorf("unload backend %s: it is empty and gone, but did not close cleanly: %w", name, err)
 	}
-	return nil
+	return drained, nil
 }
 
 // endUnload ends the drain, and freezes the backend if it did not get through.
-func (f *Frontswap) endUnload(m *move, err error) error {
+func (f *Frontswap) endUnload(m *move, err error) (Drain, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m.endLocked()
-	if err == nil {
-		return nil
-	}
 	s := m.from
-	if e := s.moveLocked(StateFrozen, "drain stopped: "+err.Error()); e != nil {
-		return e
-	}
 	left := f.pagesLocked(s)
+	drained := m.snapshot(left)
+	if err == nil {
+		return drained, nil
+	}
+	if e := s.moveLocked(StateFrozen, "drain stopped: "+err.Error()); e != nil {
+		return drained, e
+	}
 	f.log.Error("backend keeps its pages", "backend", s.name, "left", left, "error", err)
-	return fmt.Errorf("unload backend %s: it stays loaded, frozen, with %d pages: %w", s.name, left, err)
+	return drained, fmt.Errorf("unload backend %s: it stays loaded, frozen, with %d pages: %w", s.name, left, err)
 }
 
 // beginUnload closes the gate: when it returns, only stores that had read the

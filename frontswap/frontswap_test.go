@@ -160,10 +160,10 @@ func TestRegisterNamesAndPlaces(t *testing.T) {
 	if err := f.Register("another", &backendtest.Map{}); err == nil {
 		t.Error("one backend too many was registered")
 	}
-	if err := f.Unregister(t.Context(), "b3"); err != nil {
+	if _, err := f.Unregister(t.Context(), "b3"); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Unregister(t.Context(), "b3"); !errors.Is(err, ErrNotLoaded) {
+	if _, err := f.Unregister(t.Context(), "b3"); !errors.Is(err, ErrNotLoaded) {
 		t.Errorf("unload twice: got %v", err)
 	}
 	if err := f.Register("another", &backendtest.Map{}); err != nil {
@@ -235,7 +235,7 @@ func TestFailedStoreTakesBackendOut(t *testing.T) {
 	if s := f.Backends()[0]; s.State != StateFailed || s.Reason != "on fire" || s.Pages != 1 {
 		t.Errorf("status: %+v", s)
 	}
-	if err := f.Unregister(t.Context(), "b"); err != nil {
+	if _, err := f.Unregister(t.Context(), "b"); err != nil {
 		t.Errorf("a failed backend cannot be unloaded: %v", err)
 	}
 	closeAll(t, []*Area{a}, b)
@@ -279,7 +279,7 @@ func TestUnregisterDrainsInOrder(t *testing.T) {
 			stored = append(stored, page)
 		}
 	}
-	if err := f.Unregister(t.Context(), "b"); err != nil {
+	if _, err := f.Unregister(t.Context(), "b"); err != nil {
 		t.Fatal(err)
 	}
 	for i := 1; i < len(disk.writes); i++ {
@@ -332,7 +332,7 @@ func TestUnloadGate(t *testing.T) {
 	})
 	<-inStore
 	wg.Go(func() {
-		if err := f.Unregister(context.Background(), "b"); err != nil {
+		if _, err := f.Unregister(context.Background(), "b"); err != nil {
 			t.Errorf("unload: %v", err)
 		}
 	})
@@ -385,7 +385,7 @@ func drainBarrier(t *testing.T, action func(a *Area)) {
 	store(a, 5, 5)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := f.Unregister(context.Background(), "b"); err != nil {
+		if _, err := f.Unregister(context.Background(), "b"); err != nil {
 			t.Errorf("unload: %v", err)
 		}
 	})
@@ -443,7 +443,7 @@ func TestDrainFailsAtEachStep(t *testing.T) {
 			}
 			held := len(b.Keys())
 			armed.Store(1)
-			err := f.Unregister(t.Context(), "b")
+			_, err := f.Unregister(t.Context(), "b")
 			armed.Store(0)
 			if err == nil {
 				if step == 0 {
@@ -468,7 +468,7 @@ func TestDrainFailsAtEachStep(t *testing.T) {
 					checkLoad(t, a, page, page)
 				}
 			}
-			if err := f.Unregister(t.Context(), "b"); err != nil {
+			if _, err := f.Unregister(t.Context(), "b"); err != nil {
 				t.Fatalf("%s %d: second try: %v", kind, step, err)
 			}
 			closeAll(t, []*Area{a}, b)
@@ -497,14 +497,14 @@ func TestDrainCancelled(t *testing.T) {
 		}
 		return nil
 	}
-	err := f.Unregister(ctx, "b")
+	_, err := f.Unregister(ctx, "b")
 	if err == nil || !strings.Contains(err.Error(), "never mind") {
 		t.Fatalf("cancelled unload: got %v", err)
 	}
 	if s := f.Backends()[0]; s.State != StateFrozen || s.Pages != 2*BlockPages {
 		t.Errorf("after the cancel: %+v", s)
 	}
-	if err := f.Unregister(t.Context(), "b"); err != nil {
+	if _, err := f.Unregister(t.Context(), "b"); err != nil {
 		t.Errorf("unload after a cancel: %v", err)
 	}
 	closeAll(t, []*Area{a}, b)
@@ -528,7 +528,7 @@ func TestLifecyclesTogether(t *testing.T) {
 				name := fmt.Sprint("b", w, "-", i)
 				if err := f.Register(name, b); err != nil {
 					t.Errorf("register: %v", err)
-				} else if err := f.Unregister(context.Background(), name); err != nil {
+				} else if _, err := f.Unregister(context.Background(), name); err != nil {
 					t.Errorf("unregister: %v", err)
 				}
 			}

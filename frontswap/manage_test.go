@@ -114,7 +114,7 @@ func TestUnloadMovesDownTheChain(t *testing.T) {
 	if err := f.Order([]string{"first", "second"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Unregister(t.Context(), "second"); err != nil {
+	if _, err := f.Unregister(t.Context(), "second"); err != nil {
 		t.Fatal(err)
 	}
 	if got := fmt.Sprint(len(first.Keys()), len(third.Keys()), len(fourth.Keys()), len(disk.pages)); got != "0 100 50 150" {
@@ -140,7 +140,7 @@ func TestReplace(t *testing.T) {
 	for page := range uint64(600) {
 		store(a, page, page)
 	}
-	if err := f.Replace(t.Context(), "old", "new", next); err != nil {
+	if _, err := f.Replace(t.Context(), "old", "new", next); err != nil {
 		t.Fatal(err)
 	}
 	if got := names(f); !slices.Equal(got, []string{"new", "last"}) {
@@ -169,16 +169,16 @@ func TestReplaceThatCannotLoadChangesNothing(t *testing.T) {
 		}
 		return nil
 	}}
-	if err := f.Replace(t.Context(), "old", "new", broken); err == nil || !strings.Contains(err.Error(), "no room") {
+	if _, err := f.Replace(t.Context(), "old", "new", broken); err == nil || !strings.Contains(err.Error(), "no room") {
 		t.Errorf("replace: %v", err)
 	}
 	if got := f.Backends(); len(got) != 1 || got[0].State != StateActive || !store(a, 2, 2) {
 		t.Errorf("the old backend was not left as it was: %+v", got)
 	}
-	if err := f.Replace(t.Context(), "none", "new", broken); !errors.Is(err, ErrNotLoaded) {
+	if _, err := f.Replace(t.Context(), "none", "new", broken); !errors.Is(err, ErrNotLoaded) {
 		t.Errorf("replace of nothing: %v", err)
 	}
-	if err := f.Replace(t.Context(), "old", "old", &backendtest.Map{}); !errors.Is(err, ErrExists) {
+	if _, err := f.Replace(t.Context(), "old", "old", &backendtest.Map{}); !errors.Is(err, ErrExists) {
 		t.Errorf("replace under the same name: %v", err)
 	}
 	closeAll(t, []*Area{a, b}, old, broken)
@@ -280,13 +280,13 @@ func TestMovesAtOnce(t *testing.T) {
 		t.Errorf("a second shrink: %v", err)
 	}
 	wg.Go(func() {
-		if err := f.Unregister(context.Background(), "b"); err != nil {
+		if _, err := f.Unregister(context.Background(), "b"); err != nil {
 			t.Errorf("unload: %v", err)
 		}
 	})
 	for f.Backends()[0].State != StateDraining {
 	}
-	for _, err := range []error{f.Freeze("b", ""), f.Thaw("b"), f.Unregister(t.Context(), "b")} {
+	for _, err := range []error{f.Freeze("b", ""), f.Thaw("b"), second(f.Unregister(t.Context(), "b"))} {
 		if !errors.Is(err, ErrDraining) {
 			t.Errorf("another operation on a draining backend: %v", err)
 		}
@@ -322,7 +322,7 @@ func TestCancelLeavesBackendFrozenAndThawable(t *testing.T) {
 		}
 		return nil
 	}
-	if err := f.Unregister(t.Context(), "b"); !errors.Is(err, ErrCancelled) {
+	if _, err := f.Unregister(t.Context(), "b"); !errors.Is(err, ErrCancelled) {
 		t.Fatalf("cancelled unload: %v", err)
 	}
 	if err := f.Thaw("b"); err != nil {
@@ -447,9 +447,9 @@ func TestEverythingAtOnce(t *testing.T) {
 	var stop atomic.Bool
 	var operators, clients sync.WaitGroup
 	acts := []func(i int){
-		func(i int) { _ = f.Replace(context.Background(), names(f)[0], fmt.Sprint("r", i), newMap()) },
+		func(i int) { _, _ = f.Replace(context.Background(), names(f)[0], fmt.Sprint("r", i), newMap()) },
 		func(i int) { _ = f.Register(fmt.Sprint("n", i), newMap()) },
-		func(i int) { _ = f.Unregister(context.Background(), names(f)[0]) },
+		func(i int) { _, _ = f.Unregister(context.Background(), names(f)[0]) },
 		func(i int) { _ = f.Freeze(names(f)[0], "test"); _ = f.Thaw(names(f)[0]) },
 		func(i int) { _, _ = f.Shrink(context.Background(), names(f)[0], 20) },
 		func(i int) { _, _ = f.Migrate(context.Background(), names(f)[0], 20) },
@@ -511,3 +511,5 @@ func mustNotRunOut(f *Frontswap, newMap func() *backendtest.Map, w, i int) {
 		_ = f.Register(fmt.Sprint("more", w, "-", i), newMap())
 	}
 }
+
+func second(_ Drain, err error) error { return err }

@@ -45,6 +45,10 @@ type Drain struct {
 	Left    uint64 // pages that the backend still has
 }
 
+func (m *move) snapshot(left uint64) Drain {
+	return Drain{Running: m.running.Load(), Started: m.started, Total: m.total, Moved: m.moved.Load(), Left: left}
+}
+
 // newMoveLocked begins a move of all pages of s. REQUIRES: mu held.
 func (f *Frontswap) newMoveLocked(ctx context.Context, s *slot) *move {
 	m := &move{
@@ -83,6 +87,14 @@ func (m *move) run() error {
 	return nil
 }
 
+// barrier returns when every store, invalidate and move of a page that was under
+// way in an area at the time of the call has ended (F3).
+func (m *move) barrier() {
+	for _, a := range m.areas {
+		a.locks.barrier()
+	}
+}
+
 // area passes over one area. An area that is being closed gives its pages up
 // itself; the move waits for that, as the backend must not be closed under it.
 func (m *move) area(a *Area, buffer []byte) error {
@@ -98,16 +110,18 @@ func (m *move) area(a *Area, buffer []byte) error {
 func (m *move) blocks(a *Area, buffer []byte) error {
 	a.life.RLock()
 	defer a.life.RUnlock()
-	for first := uint64(0); first < a.Pages() && !a.closing.Load() && m.moved.Load() < m.most; first += BlockPages {
-		if m.ctx.Err() != nil {
-			return context.Cause(m.ctx)
+	return a.Touched(func(first, last uint64) error {
+		for ; first < last && !a.closing.Load() && m.moved.Load() < m.most; first += BlockPages {
+			if m.ctx.Err() != nil {
+				return context.Cause(m.ctx)
+			}
+			b := block{m: m, a: a, first: first, n: int(min(BlockPages, last-first)), buffer: buffer}
+			if err := b.move(); err != nil {
+				return err
+			}
 		}
-		b := block{m: m, a: a, first: first, n: int(min(BlockPages, a.Pages()-first)), buffer: buffer}
-		if err := b.move(); err != nil {
-			return err
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // block is a move's work on one aligned block of an area.
@@ -123,11 +137,14 @@ type block struct {
 	next [BlockPages]word
 }
 
-// move takes the lock of every page of the block once, which is also what makes
-// unloading exact (F3), and moves the pages that are the backend's.
+// move moves the pages of the block that are the backend's. A page that becomes
+// the backend's meanwhile may be missed, unless F3 rules that out.
 func (b *block) move() error {
 	for i := range b.n {
 		page := b.first + uint64(i)
+		if b.a.word(page).owner() != b.m.from.owner {
+			continue
+		}
 		b.a.LockUpdate(page)
 		b.mine[i] = b.wanted(page)
 		if !b.mine[i] {

@@ -112,6 +112,15 @@ func (l *pageLocks) lock(page uint64, m *lockMode) {
 	}
 }
 
+// barrier returns when every holder of an exclusive or update lock at the time
+// of the call has released it. It takes each stripe once, one at a time.
+func (l *pageLocks) barrier() {
+	for stripe := range uint64(len(l.stripes)) {
+		l.lock(stripe, &modeUpdate)
+		l.unlock(stripe, lockUpdate)
+	}
+}
+
 func (l *pageLocks) unlock(page uint64, held uint32) {
 	stripe := page & uint64(len(l.stripes)-1)
 	left := l.stripes[stripe].Add(-held)

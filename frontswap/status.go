@@ -32,7 +32,7 @@ func (f *Frontswap) Backends() []BackendStatus {
 			Pages: f.pagesLocked(s), LoadErrors: s.loadErrors.Load(), Stats: s.backend.Stats(),
 		}
 		if m := s.move; m != nil {
-			b.Drain = Drain{Running: m.running.Load(), Started: m.started, Total: m.total, Moved: m.moved.Load(), Left: b.Pages}
+			b.Drain = m.snapshot(b.Pages)
 		}
 		status = append(status, b)
 	}

@@ -196,7 +196,7 @@ func TestSettle(t *testing.T) {
 			t.Fatal(err)
 		}
 		clear(want[110*pageSize : 210*pageSize])
-		if err := f.Unregister(t.Context(), "b"); err != nil {
+		if _, err := f.Unregister(t.Context(), "b"); err != nil {
 			t.Fatal(err)
 		}
 		if err := d.Settle(); err != nil {
@@ -239,14 +239,14 @@ func TestFailedWriteKeepsOldPage(t *testing.T) {
 	if got := mustRead(t, d, pageSize, pageSize); !bytes.Equal(got, old) {
 		t.Error("the failed write changed the page")
 	}
-	if err := f.Unregister(t.Context(), "b"); !errors.Is(err, unix.ENOSPC) {
+	if _, err := f.Unregister(t.Context(), "b"); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("a drain to full storage: %v", err)
 	}
 	if got := mustRead(t, d, pageSize, pageSize); !bytes.Equal(got, old) {
 		t.Error("the failed drain lost the page")
 	}
 	s.fault = nil
-	if err := f.Unregister(t.Context(), "b"); err != nil {
+	if _, err := f.Unregister(t.Context(), "b"); err != nil {
 		t.Errorf("drain with room again: %v", err)
 	}
 	if got := mustRead(t, d, pageSize, pageSize); !bytes.Equal(got, old) {
@@ -319,7 +319,7 @@ func TestConcurrentParts(t *testing.T) {
 		for i := range 30 {
 			name := fmt.Sprint("b", i)
 			register(t, f, name, &backendtest.Map{})
-			if err := f.Unregister(t.Context(), name); err != nil {
+			if _, err := f.Unregister(t.Context(), name); err != nil {
 				t.Error(err)
 			}
 		}

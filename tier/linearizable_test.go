@@ -234,9 +234,9 @@ func (h *history) operate(ctx context.Context, w int, random *rand.Rand) {
 				_ = h.f.Register(fresh, h.newBackend(random))
 			}
 		case 2, 3:
-			_ = h.f.Unregister(context.Background(), name)
+			_, _ = h.f.Unregister(context.Background(), name)
 		case 4:
-			_ = h.f.Replace(context.Background(), name, fresh, h.newBackend(random))
+			_, _ = h.f.Replace(context.Background(), name, fresh, h.newBackend(random))
 		case 5:
 			_ = h.f.Freeze(name, "test")
 		case 6:

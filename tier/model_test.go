@@ -237,7 +237,7 @@ func (m *model) unload(*rapid.T) {
 	name := rapid.SampledFrom(slices.Sorted(maps.Keys(m.loaded))).Draw(m.t, "backend")
 	m.life.Go(func() {
 		// A drain that meets a fault keeps the backend, which is tried again.
-		if m.f.Unregister(context.Background(), name) == nil {
+		if _, err := m.f.Unregister(context.Background(), name); err == nil {
 			delete(m.loaded, name)
 		}
 	})
@@ -272,7 +272,7 @@ func (m *model) replace(*rapid.T) {
 	b := m.newBackend()
 	m.loaded[next] = true
 	m.life.Go(func() {
-		if m.f.Replace(context.Background(), name, next, b) == nil {
+		if _, err := m.f.Replace(context.Background(), name, next, b); err == nil {
 			delete(m.loaded, name)
 		}
 	})
@@ -316,7 +316,7 @@ func (m *model) end() {
 	m.d.SetWritethrough(WritethroughOff)
 	m.compare(m.all(), 0)
 	for _, b := range m.f.Backends() {
-		if err := m.f.Unregister(context.Background(), b.Name); err != nil {
+		if _, err := m.f.Unregister(context.Background(), b.Name); err != nil {
 			m.t.Fatalf("unload at the end: %v", err)
 		}
 	}

@@ -177,6 +177,9 @@ func (d *Device) writeStorage(first uint64, p []byte) error {
 		d.area.ClearSynced(first + i)
 	}
 	if err := d.storage.WritePages(first, p); err != nil {
+		for i := range uint64(len(p) / pageSize) {
+			d.area.PinHole(first + i)
+		}
 		return err
 	}
 	for i := range uint64(len(p) / pageSize) {

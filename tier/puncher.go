@@ -74,18 +74,20 @@ func (p *puncher) holes(first uint64, do func(first, n uint64) error) error {
 }
 
 // settle makes every hole of the device zero on storage: punched, or written
-// where storage cannot punch.
+// where storage cannot punch. Pages that nobody wrote are what storage has.
 func (p *puncher) settle() error {
-	for first := uint64(0); first < p.d.area.Pages(); first += frontswap.BlockPages {
-		err := p.holes(first, p.d.storage.PunchPages)
-		if errors.Is(err, ErrNoPunch) {
-			err = p.holes(first, p.writeZeroes)
+	return p.d.area.Touched(func(first, last uint64) error {
+		for ; first < last; first += frontswap.BlockPages {
+			err := p.holes(first, p.d.storage.PunchPages)
+			if errors.Is(err, ErrNoPunch) {
+				err = p.holes(first, p.writeZeroes)
+			}
+			if err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func (p *puncher) writeZeroes(first, n uint64) error {

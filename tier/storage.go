@@ -37,6 +37,10 @@ type Storage interface {
 	Close() error
 }
 
+// ErrInUse says that storage belongs to another export, of this or another
+// process.
+var ErrInUse = errors.New("another export uses it")
+
 // ErrNoPunch says that storage cannot give space back.
 var ErrNoPunch = errors.New("storage cannot punch holes")
 
@@ -90,6 +94,14 @@ func OpenFile(path string, size int64) (*File, error) {
 	f, direct, err := openDirect(path)
 	if err != nil {
 		return nil, fmt.Errorf("open storage: %w", err)
+	}
+	// Not for a process, for an open file: two exports of one daemon collide too.
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("open storage %s: %w", path, ErrInUse)
+		}
+		return nil, fmt.Errorf("open storage %s: lock it: %w", path, err)
 	}
 	s := &File{path: path, file: f, pages: uint64(size / pageSize), direct: direct}
 	if err := s.fit(size); err != nil {

@@ -72,7 +72,7 @@ func TestWritethroughCopies(t *testing.T) {
 				t.Errorf("%s of %d pages at %d during an unload of synced pages", op, n, first)
 				return nil
 			}
-			if err := f.Unregister(t.Context(), "b"); err != nil {
+			if _, err := f.Unregister(t.Context(), "b"); err != nil {
 				t.Fatal(err)
 			}
 			s.fault = nil

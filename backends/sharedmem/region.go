@@ -76,6 +76,28 @@ func (r *Region) Punch(offset, length int64) error {
 	return nil
 }
 
+// Touched returns the first range of bytes at or after from that has memory,
+// in whole pages of the system; start is the region's length if there is none.
+// What lies outside has never been touched, or was punched, and reads as zeros:
+// looking there would take memory (M4). Only for shared memory files.
+func (r *Region) Touched(from int64) (start, end int64) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	size := int64(len(r.data))
+	start, err := unix.Seek(r.fd, from, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) || start >= size {
+		return size, size
+	}
+	if err != nil {
+		return from, size // it cannot tell: all of it then
+	}
+	end, err = unix.Seek(r.fd, start, unix.SEEK_HOLE)
+	if err != nil {
+		return start, size
+	}
+	return start, min(end, size)
+}
+
 // Usage reports what the region costs now: nothing after Close.
 func (r *Region) Usage() Usage {
 	r.mu.RLock()

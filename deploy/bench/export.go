@@ -58,7 +58,7 @@ func (e *export) close() error {
 	if err := e.device.Trim(0, size); err != nil {
 		return err
 	}
-	if err := e.swap.Unregister(context.Background(), cacheName); err != nil {
+	if _, err := e.swap.Unregister(context.Background(), cacheName); err != nil {
 		return fmt.Errorf("unload zcache: %w", err)
 	}
 	return e.device.Close()

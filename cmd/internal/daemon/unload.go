@@ -63,11 +63,11 @@ func (us *unloads) start(name string) (*unload, error) {
 	}
 	us.running[name] = u
 	us.tasks.Go(func() {
-		err := us.frontswap.Unregister(context.Background(), name)
+		drained, err := us.frontswap.Unregister(context.Background(), name)
 		us.mu.Lock()
 		defer us.mu.Unlock()
 		delete(us.running, name)
-		u.finish(err)
+		u.finish(drained, err)
 	})
 	return u, nil
 }
@@ -79,7 +79,12 @@ func (us *unloads) underWay(name string) bool {
 	return us.running[name] != nil
 }
 
-func (u *unload) finish(err error) {
+func (u *unload) finish(drained frontswap.Drain, err error) {
+	u.mu.Lock()
+	if !drained.Started.IsZero() {
+		u.last = progress(drained, time.Now())
+	}
+	u.mu.Unlock()
 	if err != nil {
 		u.err = &admin.Error{Status: http.StatusInternalServerError, Message: err.Error(), Hint: cureUnload(err)}
 	}
@@ -109,19 +114,14 @@ func (u *unload) Err() error {
 	}
 }
 
-// Progress implements admin.Unload. When the backend is gone, so are its
-// numbers: the latest ones are kept.
+// Progress implements admin.Unload.
 func (u *unload) Progress() admin.Progress {
 	b, found := findBackend(u.frontswap, u.name)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	select {
 	case <-u.done:
-		u.last.Running = false
-		if u.err == nil {
-			u.last.Left, u.last.SecondsLeft = 0, 0
-			return u.last
-		}
+		return u.last // the final numbers
 	default:
 	}
 	if found && !b.Drain.Started.IsZero() {
