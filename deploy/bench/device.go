@@ -31,13 +31,17 @@ type deviceReport struct {
 	held    uint64 // arena, as zcache counts
 	arena   int64  // arena, resident
 	pageMap int64  // page map, resident
-	heap    int64  // everything on the Go heap that tier, frontswap and zcache made
+	heap    int64  // by which the Go heap grew while pages were stored
+	fixed   int64  // on the Go heap before the first page: locks, compressors
 }
 
 // ratio is pages stored for each page of memory taken, overhead included.
 func (r *deviceReport) ratio() float64 {
-	return float64(r.stored) * pageSize / float64(r.arena+r.pageMap+r.heap)
+	return float64(r.stored) * pageSize / float64(r.resident())
 }
+
+// resident is all memory in use.
+func (r *deviceReport) resident() int64 { return r.arena + r.pageMap + r.heap + r.fixed }
 
 // perPage spreads bytes over the stored pages.
 func (r *deviceReport) perPage(bytes float64) float64 { return bytes / float64(r.stored) }
@@ -55,7 +59,8 @@ func measureDevice(pages *corpus.Corpus) (report *deviceReport, err error) {
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
 
-	report = &deviceReport{pages: pages.Pages()}
+	opened := liveHeap()
+	report = &deviceReport{pages: pages.Pages(), fixed: max(0, opened-before)}
 	page := make([]byte, pageSize)
 	write := func(i int) error {
 		_, err := e.device.WriteAt(pages.Page(i), int64(i)*pageSize)
@@ -76,7 +81,7 @@ func measureDevice(pages *corpus.Corpus) (report *deviceReport, err error) {
 	if report.in, err = measureDirection(pages.Pages(), read); err != nil {
 		return nil, err
 	}
-	report.heap = max(0, liveHeap()-before)
+	report.heap = max(0, liveHeap()-opened)
 	report.account(e)
 	runtime.KeepAlive(page)
 	return report, nil

@@ -64,12 +64,12 @@ func printDevice(out io.Writer, pages *corpus.Corpus) error {
 
 	fmt.Fprintf(out, "\n%d of %d pages stored, %d refused (on storage); bytes for each stored page:\n\n", r.stored, r.pages, r.refused)
 	table = newTable(out)
-	fmt.Fprintf(table, "compressed\tarena held\tarena resident\tpage map resident\tGo heap\tall resident\tratio\t\n")
-	fmt.Fprintf(table, "%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t\n",
+	fmt.Fprintf(table, "compressed\tarena held\tarena resident\tpage map resident\tGo heap\tfixed\tall resident\tratio\t\n")
+	fmt.Fprintf(table, "%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t\n",
 		r.perPage(float64(r.data)), r.perPage(float64(r.held)), r.perPage(float64(r.arena)), r.perPage(float64(r.pageMap)),
-		r.perPage(float64(r.heap)), r.perPage(float64(r.arena+r.pageMap+r.heap)), r.ratio())
+		r.perPage(float64(r.heap)), r.perPage(float64(r.fixed)), r.perPage(float64(r.resident())), r.ratio())
 	table.Flush()
-	fmt.Fprintln(out)
+	fmt.Fprintf(out, "\nFixed are %d KiB of locks and compressors, however many pages there are.\n\n", r.fixed>>10)
 	return nil
 }
 
