@@ -7,7 +7,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
                python3-libnbd fio kmod cpio xz-utils util-linux
 
-.PHONY: all build run test lint unit race interop e2e fuzz bench soak deps clean
+.PHONY: all build run test lint unit race interop e2e fuzz bench bench-nbd soak deps clean
 
 all: build
 
@@ -42,7 +42,13 @@ fuzz: ## MINUTES for each target (default 1)
 	deploy/fuzz.sh $(or $(MINUTES),1)
 
 bench: ## fill an export with real page content and report
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+	$(GO) test -run '^$$' -bench . -benchmem ./deploy/bench ./tier ./backends/...
+
+bench-nbd: deps build ## the same side by side with other NBD servers
+	$(GO) run ./deploy/bench -tmemd bin/tmemd
+
+soak: ## MINUTES of random requests, operators and faults, checked for linearizability
+	SOAK_MINUTES=$(or $(MINUTES),10) $(GO) test -race -count=1 -timeout 0 -run TestLinearizable ./tier
 
 deps: ## Debian packages that the tests use
 	@missing=; for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
