@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"container/list"
+	"errors"
 	"fmt"
 	"math/bits"
 	"sync"
@@ -46,6 +47,9 @@ func newBufferPool(limit int64, touch bool) *bufferPool {
 	return &bufferPool{limit: limit, touch: touch}
 }
 
+// errNoBuffer is in the chain when the system has no memory for a buffer.
+var errNoBuffer = errors.New("no memory for a buffer")
+
 // mapMemory maps private memory. It belongs to the caller, who unmaps it.
 func mapMemory(size int64, touch bool) ([]byte, error) {
 	flags := unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
@@ -54,7 +58,7 @@ func mapMemory(size int64, touch bool) ([]byte, error) {
 	}
 	b, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, flags)
 	if err != nil {
-		return nil, fmt.Errorf("map %d bytes for a buffer: %w", size, err)
+		return nil, fmt.Errorf("%w: map %d bytes: %w", errNoBuffer, size, err)
 	}
 	return b, nil
 }

@@ -69,7 +69,7 @@ func TestBufferPoolModel(t *testing.T) {
 			},
 			"put": func(t *rapid.T) {
 				if len(loans) == 0 {
-					t.Skip("nothing is lent")
+					return
 				}
 				i := rapid.IntRange(0, len(loans)-1).Draw(t, "loan")
 				lent -= int64(cap(loans[i].b))

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"testing"
 )
 
 // memoryDevice is a Device over a byte slice, with faults on demand.
@@ -42,6 +43,14 @@ func patterned(n int, seed uint64) []byte {
 		b = append(b, source[from:min(len(source), from+n-len(b))]...)
 	}
 	return b
+}
+
+// opener returns a function that opens the gate. A test that fails opens it too,
+// before the server is closed: call it after startServer.
+func (d *memoryDevice) opener(t testing.TB) func() {
+	open := sync.OnceFunc(func() { close(d.gate) })
+	t.Cleanup(open)
+	return open
 }
 
 func (d *memoryDevice) enter() error {

@@ -44,7 +44,7 @@
 //	    of its jobs.
 //	N5  Borrowed memory is at most BufferBytes, and one connection's part of it
 //	    at most a quarter (but one largest request); it goes back before the job
-//	    that used it is idle. Nothing that a client announces is allocated.
+//	    that used it is idle. No length from the wire is allocated beyond that.
 //	N6  An error or panic of a device costs the request, never the connection. A
 //	    panic of the server costs its connection, never the process.
 //	N7  In the steady state a request served in place allocates nothing and

@@ -84,8 +84,12 @@ func (h *handshake) negotiate() (*export, error) {
 			return nil, err
 		}
 		e, done, err := h.answer()
-		if err == nil {
-			err = h.send()
+		if err != nil {
+			return nil, err
+		}
+		err = h.send()
+		if done && e == nil {
+			return nil, nil // a client need not wait for the answer to its ABORT
 		}
 		if err != nil || done {
 			return e, err

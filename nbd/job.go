@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"errors"
 	"net"
 	"runtime/debug"
 	"time"
@@ -88,15 +89,19 @@ func (c *connection) handOver(q request, payload []byte) error {
 		}
 		if err != nil {
 			c.giveBack(j)
-			return c.failed(q, err)
+			return c.withoutMemory(q, err)
 		}
 		copy(j.data, payload)
 	}
 	return c.start(j, q)
 }
 
-// failed answers a request that the server itself could not serve.
-func (c *connection) failed(q request, err error) error {
+// withoutMemory answers a request that no memory could be mapped for; any other
+// error means that the connection is at its end.
+func (c *connection) withoutMemory(q request, err error) error {
+	if !errors.Is(err, errNoBuffer) {
+		return err
+	}
 	c.server.log.error("request failed", "export", c.export.Name, "error", err)
 	return c.reply(q, errnoOf(err))
 }
@@ -133,7 +138,7 @@ func (c *connection) writeLarge(q request) error {
 		if err := c.discard(int(q.length)); err != nil {
 			return err
 		}
-		return c.failed(q, err)
+		return c.withoutMemory(q, err)
 	}
 	n := copy(j.data, c.in[c.parsed:c.received])
 	c.parsed += n
@@ -180,8 +185,12 @@ func (c *connection) start(j *job, q request) error {
 }
 
 // takeJob returns a job that is idle, waiting for one if MaxOutstanding are not.
-// It is c.taken until start or giveBack.
+// It is c.taken until start or giveBack. On a broken connection it fails: what is
+// left of a dead client's requests is not worth the device's time.
 func (c *connection) takeJob() (*job, error) {
+	if c.broken.Load() {
+		return nil, errBroken
+	}
 	var j *job
 	select {
 	case j = <-c.idle:
@@ -255,6 +264,9 @@ func (c *connection) borrow(n int) ([]byte, error) {
 	for _, j := range held {
 		c.idle <- j
 	}
+	if c.broken.Load() {
+		return nil, errBroken
+	}
 	b, err := c.server.pool.get(n)
 	c.borrowed.Add(int64(cap(b)))
 	return b, err
@@ -284,6 +296,7 @@ func (c *connection) writeReplies() {
 		c.writing.Unlock()
 		c.sending.stop()
 		if err != nil {
+			c.broken.Store(true)
 			c.socket.Close()
 		}
 		c.release(batch)
@@ -310,13 +323,13 @@ func (c *connection) gather(batch []*job) []*job {
 func (c *connection) release(batch []*job) {
 	now := c.server.now()
 	for _, j := range batch {
-		var errors, bytes uint64
+		var failed, bytes uint64
 		if j.errno != 0 {
-			errors = 1
+			failed = 1
 		} else {
 			bytes = uint64(j.request.length)
 		}
-		c.counters[commandOf(j.request.wire)].observe(1, errors, bytes, now-j.started)
+		c.counters[commandOf(j.request.wire)].observe(1, failed, bytes, now-j.started)
 		c.recycle(j)
 	}
 }

@@ -33,10 +33,14 @@ func newLimitedLog(log *slog.Logger) *limitedLog {
 	return l
 }
 
+func (l *limitedLog) debug(message string, args ...any) { l.write(slog.LevelDebug, message, args) }
 func (l *limitedLog) warn(message string, args ...any)  { l.write(slog.LevelWarn, message, args) }
 func (l *limitedLog) error(message string, args ...any) { l.write(slog.LevelError, message, args) }
 
 func (l *limitedLog) write(level slog.Level, message string, args []any) {
+	if !l.log.Enabled(context.Background(), level) {
+		return
+	}
 	dropped, ok := l.admit(time.Now())
 	if !ok {
 		return

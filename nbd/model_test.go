@@ -32,7 +32,7 @@ type modelClient struct {
 	unknown []bool // bytes that a failed request may have changed
 }
 
-const modelPart = 4 << 20 // bytes of the device for each client
+const modelPart = 9 << 18 // bytes of the device for each client
 
 // drawBatch draws requests that are in flight together. They do not overlap,
 // because overlapping ones have no defined order.
@@ -203,7 +203,7 @@ func TestModel(t *testing.T) {
 			})
 		}
 		seed := uint64(1)
-		for range rapid.IntRange(1, 4).Draw(t, "rounds") {
+		for range rapid.IntRange(1, 3).Draw(t, "rounds") {
 			batches := make([][]modelRequest, clients)
 			for i, m := range all {
 				batches[i] = m.drawBatch(t, &seed)
@@ -261,7 +261,7 @@ func attachQuietly(c net.Conn, name string) error {
 // go-nbd's server over a device of the same content gives the same answers to
 // what it knows: reads and writes within the export, one at a time.
 func TestAgainstGoNBD(t *testing.T) {
-	const size = 8 << 20
+	const size = 3 << 20
 	rapid.Check(t, func(t *rapid.T) {
 		device := newMemoryDevice(size)
 		device.refuse = func() bool { return rand.IntN(2) == 0 }
@@ -290,7 +290,7 @@ func TestAgainstGoNBD(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for i := range rapid.IntRange(1, 20).Draw(t, "requests") {
+		for i := range rapid.IntRange(1, 10).Draw(t, "requests") {
 			// Not at the end: go-nbd's memory then hangs with its lock held.
 			from := rapid.IntRange(0, size-1).Draw(t, "from")
 			length := rapid.IntRange(0, (size-from)>>rapid.IntRange(0, 10).Draw(t, "shift")).Draw(t, "length")

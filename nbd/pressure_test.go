@@ -105,6 +105,7 @@ func TestHungDevice(t *testing.T) {
 		Exports: []Export{{Name: "hung", Device: hung}, {Name: "fine", Device: fine}},
 		Workers: 3,
 	})
+	open := hung.opener(t)
 	stuck := s.attached(t, "hung")
 	for i := range uint64(3) {
 		stuck.send(requestBytes(0, wireRead, i, 0, 4096))
@@ -119,7 +120,7 @@ func TestHungDevice(t *testing.T) {
 	c.readBack(0, 3<<20)
 	c.send(requestBytes(0, wireFlush, 1, 0, 0))
 	c.expect(1, 0, 0)
-	close(hung.gate)
+	open()
 	for range 3 {
 		cookie, errno := stuck.nextReply()
 		if errno != 0 || cookie > 2 || !bytes.Equal(stuck.read(4096), hung.data[:4096]) {
@@ -136,6 +137,7 @@ func TestOutOfOrder(t *testing.T) {
 	refuse := true
 	device.refuse = func() bool { defer func() { refuse = false }(); return refuse }
 	s := startServer(t, Config{Exports: []Export{{Name: "swap", Device: device}}, MaxOutstanding: 4})
+	open := device.opener(t)
 	c := s.attached(t, "swap")
 	c.send(requestBytes(0, wireRead, 1, 0, 4096), requestBytes(0, wireRead, 2, 4096, 4096))
 	if !bytes.Equal(c.expect(2, 0, 4096), device.data[4096:8192]) {
@@ -149,7 +151,7 @@ func TestOutOfOrder(t *testing.T) {
 	if n := device.waiting.Load(); n != 4 {
 		t.Errorf("%d requests wait for the device", n)
 	}
-	close(device.gate)
+	open()
 	seen := map[uint64]bool{}
 	for range 11 {
 		cookie, errno := c.nextReply()

@@ -18,7 +18,7 @@ type Config struct {
 	Log     *slog.Logger // nil logs nothing
 
 	HandshakeTimeout time.Duration // from accept to transmission; default 10 s
-	MaxConnections   int           // open at once, handshakes included; default 256
+	MaxConnections   int           // open at once, handshakes included, each good for 4 MiB of buffers; default 256
 	MaxHandshakes    int           // of these, not in transmission yet; default 64
 
 	Workers        int   // goroutines for requests that wait for a device; default 64

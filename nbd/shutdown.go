@@ -130,7 +130,8 @@ func (s *Server) closeStalled() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.connections {
-		if !c.sending.since(limit) && !c.receiving.since(limit) {
+		stalled := c.sending.since(limit) || c.receiving.since(limit)
+		if !stalled || c.borrowed.Load() == 0 {
 			continue
 		}
 		c.socket.Close()

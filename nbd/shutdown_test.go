@@ -34,14 +34,13 @@ func TestShutdownWaitsForClients(t *testing.T) {
 	}
 }
 
+// New requests and options are refused while a request in flight is finished.
 func TestForcedShutdown(t *testing.T) {
 	device := newMemoryDevice(8 << 20)
 	device.gate = make(chan struct{})
-	s := startServer(t, Config{
-		Exports:       []Export{{Name: "swap", Device: device}},
-		ShutdownGrace: 500 * time.Millisecond,
-	})
-	idle, busy, early := s.attached(t, "swap"), s.attached(t, "swap"), s.greeted(t, 1)
+	s := startServer(t, Config{Exports: []Export{{Name: "swap", Device: device}}, ShutdownGrace: time.Hour})
+	open := device.opener(t)
+	busy, early := s.attached(t, "swap"), s.greeted(t, 1)
 	busy.send(requestBytes(0, wireFlush, 1, 0, 0))
 	eventually(t, "the request is with the device", func() bool { return device.waiting.Load() == 1 })
 
@@ -61,9 +60,9 @@ func TestForcedShutdown(t *testing.T) {
 	busy.expect(2, errnoShutdown, 0)
 	busy.expect(3, errnoShutdown, 0)
 	busy.expect(4, errnoShutdown, 0)
-	idle.expectClosed()
-	close(device.gate)
+	open()
 	busy.expect(1, 0, 0)
+	busy.send(requestBytes(0, wireDisconnect, 0, 0, 0))
 	busy.expectClosed()
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -77,6 +76,29 @@ func TestForcedShutdown(t *testing.T) {
 	}
 	if err := s.Serve(context.Background(), l); !errors.Is(err, ErrServerClosed) {
 		t.Errorf("Serve after a shutdown: %v", err)
+	}
+}
+
+// When the grace is over, connections are closed: idle ones, those that go on
+// asking, and those that wait for a device once they have their reply.
+func TestForcedShutdownEnds(t *testing.T) {
+	device := newMemoryDevice(1 << 20)
+	device.gate = make(chan struct{})
+	s := startServer(t, Config{Exports: []Export{{Name: "swap", Device: device}}, ShutdownGrace: time.Millisecond})
+	open := device.opener(t)
+	idle, busy, early := s.attached(t, "swap"), s.attached(t, "swap"), s.greeted(t, 1)
+	busy.send(requestBytes(0, wireFlush, 1, 0, 0))
+	eventually(t, "the request is with the device", func() bool { return device.waiting.Load() == 1 })
+	done := make(chan error)
+	go func() { done <- s.Shutdown(context.Background(), true) }()
+	idle.expectClosed()
+	early.expectClosed()
+	eventually(t, "only the one with a request at the device is left", func() bool { return s.Stats().Connections.Now == 1 })
+	open()
+	busy.expect(1, 0, 0)
+	busy.expectClosed()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -109,6 +131,7 @@ func TestClose(t *testing.T) {
 	half.send(optionHeader(optGo, 10))
 	busy.send(requestBytes(0, wireFlush, 1, 0, 0))
 	eventually(t, "the request is with the device", func() bool { return device.waiting.Load() == 1 })
+	open := device.opener(t)
 	closed := make(chan error, 2)
 	go func() { closed <- s.Close() }()
 	go func() { closed <- s.Close() }()
@@ -118,7 +141,7 @@ func TestClose(t *testing.T) {
 		t.Error("Close returned while a device worked on a request")
 	case <-time.After(20 * time.Millisecond):
 	}
-	close(device.gate)
+	open()
 	for range 2 {
 		if err := <-closed; err != nil {
 			t.Error(err)

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"net"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // devices are the ways in which a request may be served: in place, or by a
@@ -250,12 +253,13 @@ func TestHalfClose(t *testing.T) {
 	device.gate = make(chan struct{})
 	device.refuse = always
 	s := startServer(t, Config{Exports: []Export{{Name: "swap", Device: device}}})
+	open := device.opener(t)
 	c := s.attached(t, "swap")
 	c.send(requestBytes(0, wireRead, 1, 0, 5000), requestBytes(0, wireWrite, 2, 0, 5000, filled(4999)...))
 	if err := c.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	close(device.gate)
+	open()
 	if !bytes.Equal(c.expect(1, 0, 5000), device.data[:5000]) {
 		t.Error("read the wrong bytes")
 	}
@@ -389,5 +393,78 @@ func TestFlushAcrossConnections(t *testing.T) {
 	b.expect(2, 0, 0)
 	if device.syncs.Load() != 1 {
 		t.Errorf("%d syncs", device.syncs.Load())
+	}
+}
+
+// faultyDevice reads from memory that is not there.
+type faultyDevice struct {
+	*memoryDevice
+	gone []byte
+}
+
+func (d faultyDevice) TryReadAt(p []byte, off int64) bool {
+	copy(p, d.gone)
+	return true
+}
+
+func (d faultyDevice) ReadAt(p []byte, off int64) (int, error)  { return copy(p, d.gone), nil }
+func (d faultyDevice) TryWriteAt(p []byte, off int64) bool      { return false }
+func (d faultyDevice) WriteAt(p []byte, off int64) (int, error) { return copy(d.gone, p), nil }
+
+// Memory of a device that the system cannot provide costs the request, not the
+// process: shared memory that is full behaves like this.
+func TestDeviceMemoryFault(t *testing.T) {
+	gone, err := unix.Mmap(-1, 0, 8192, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(gone)
+	device := faultyDevice{newMemoryDevice(8192), gone}
+	s := startServer(t, Config{Exports: []Export{{Name: "swap", Device: device}}, TouchBuffers: true})
+	c := s.attached(t, "swap")
+	c.send(requestBytes(0, wireRead, 1, 0, 4096))
+	c.expect(1, errnoIO, 0)
+	c.send(requestBytes(0, wireWrite, 2, 0, 4096, filled(4096)...))
+	c.expect(2, errnoIO, 0)
+	c.send(requestBytes(0, wireFlush, 3, 0, 0))
+	c.expect(3, 0, 0)
+	if n := s.Stats().Panics; n != 2 {
+		t.Errorf("%d panics counted", n)
+	}
+}
+
+// brokenSocket panics where the server's own code does not.
+type brokenSocket struct {
+	net.Conn
+	left int // reads before it does
+}
+
+func (b *brokenSocket) Read(p []byte) (int, error) {
+	if b.left--; b.left < 0 {
+		panic("socket")
+	}
+	return b.Conn.Read(p)
+}
+
+// A panic of the server itself costs the connection, wherever it happens.
+func TestServerPanics(t *testing.T) {
+	device := newMemoryDevice(8 << 20)
+	device.refuse = always
+	s := startServer(t, Config{Exports: []Export{{Name: "swap", Device: device}}})
+	other := s.attached(t, "swap")
+	stream := join(be32(1), option(optGo, infoData("swap")),
+		requestBytes(0, wireRead, 1, 0, 4096), requestBytes(0, wireWrite, 2, 0, 4<<20, filled(4<<20)...))
+	// Flags, the option's header, name length, name and count, then requests:
+	// the last one panics in the middle of a large payload.
+	for i, reads := range []int{0, 1, 3, 5, 6} {
+		ours, theirs := socketPair(t)
+		go func() { _, _ = theirs.Write(stream) }()
+		s.admit(&brokenSocket{ours, reads})
+		eventually(t, "the connection is gone", func() bool {
+			got := s.Stats()
+			return got.Connections.Now == 1 && got.Panics == uint64(i+1) && got.Buffers.PoolLent == 0
+		})
+		theirs.Close()
+		other.readBack(0, 4096)
 	}
 }
