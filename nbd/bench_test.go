@@ -24,9 +24,8 @@ func (d rawDevice) TryReadAt(p []byte, off int64) bool {
 	copy(p, d.data[off:])
 	return true
 }
-func (d rawDevice) TryWriteAt(p []byte, off int64) bool {
-	copy(d.data[off:], p)
-	return true
+func (d rawDevice) TryWriteAt(p []byte, off int64) int {
+	return copy(d.data[off:], p)
 }
 func (rawDevice) Sync() error                          { return nil }
 func (rawDevice) Trim(off, length int64) error         { return nil }

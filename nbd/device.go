@@ -21,10 +21,10 @@ type Device interface {
 	// is filled, and false if ReadAt has to be asked instead (p is then garbage).
 	TryReadAt(p []byte, off int64) bool
 
-	// TryWriteAt is WriteAt for callers that must not wait: it returns true if
-	// all of p is stored, and false if WriteAt has to be called with all of p
-	// (a part of p may be stored already).
-	TryWriteAt(p []byte, off int64) bool
+	// TryWriteAt is WriteAt for callers that must not wait: it stores as much of p
+	// as it can, from its start, and returns the bytes stored. WriteAt has to be
+	// called with the rest.
+	TryWriteAt(p []byte, off int64) (n int)
 
 	// Sync returns when all that was stored is as durable as the device promises.
 	Sync() error

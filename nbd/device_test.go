@@ -98,17 +98,15 @@ func (d *memoryDevice) TryReadAt(p []byte, off int64) bool {
 	return true
 }
 
-func (d *memoryDevice) TryWriteAt(p []byte, off int64) bool {
+func (d *memoryDevice) TryWriteAt(p []byte, off int64) int {
 	d.tries.Add(1)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.refuse != nil && d.refuse() {
-		copy(d.data[off:], p[:len(p)/2]) // allowed: a part may be stored
-		return false
+		return copy(d.data[off:], p[:len(p)/2]) // the rest comes by WriteAt
 	}
 	d.writes.Add(1)
-	copy(d.data[off:], p)
-	return true
+	return copy(d.data[off:], p)
 }
 
 func (d *memoryDevice) Sync() error {
@@ -171,7 +169,7 @@ func (d vastDevice) WriteZeroes(off, length int64, punch bool) error {
 type panickyDevice struct{ *memoryDevice }
 
 func (panickyDevice) TryReadAt([]byte, int64) bool         { panic("try read") }
-func (panickyDevice) TryWriteAt([]byte, int64) bool        { panic("try write") }
+func (panickyDevice) TryWriteAt([]byte, int64) int         { panic("try write") }
 func (panickyDevice) Sync() error                          { panic("sync") }
 func (panickyDevice) Trim(off, length int64) error         { panic("trim") }
 func (panickyDevice) WriteAt([]byte, int64) (int, error)   { panic("write") }

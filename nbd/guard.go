@@ -34,13 +34,18 @@ func (g *guardedDevice) tryReadAt(p []byte, offset int64) (done bool, err error)
 	return g.device.TryReadAt(p, offset), nil
 }
 
-func (g *guardedDevice) tryWriteAt(p []byte, offset int64) (done bool, err error) {
+func (g *guardedDevice) tryWriteAt(p []byte, offset int64) (n int, err error) {
 	defer g.recovered(&err)
-	return g.device.TryWriteAt(p, offset), nil
+	n = g.device.TryWriteAt(p, offset)
+	if n < 0 || n > len(p) {
+		return 0, fmt.Errorf("device stored %d bytes of %d", n, len(p))
+	}
+	return n, nil
 }
 
 // perform does what the request asks for, waiting as long as the device takes.
-// data is the payload of a write, the destination of a read, and else empty.
+// data is the destination of a read, or what is left of a write's payload (its
+// end: what TryWriteAt stored is gone from its start), and else empty.
 func (g *guardedDevice) perform(q request, data []byte) (err error) {
 	defer g.recovered(&err)
 	offset, length := int64(q.offset), int64(q.length)
@@ -49,7 +54,7 @@ func (g *guardedDevice) perform(q request, data []byte) (err error) {
 		n, err := g.device.ReadAt(data, offset)
 		return whole(n, len(data), err)
 	case wireWrite:
-		n, e := g.device.WriteAt(data, offset)
+		n, e := g.device.WriteAt(data, offset+length-int64(len(data)))
 		err = whole(n, len(data), e)
 	case wireFlush:
 		return g.device.Sync()

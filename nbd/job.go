@@ -69,8 +69,8 @@ func (q request) dataBytes() int {
 	return 0
 }
 
-// handOver gives a request to a worker. payload is a write's, copied. If no
-// memory can be had at once and the connection's own buffers do, the request is
+// handOver gives a request to a worker. payload is what is left of a write's,
+// copied. If no memory can be had at once and the connection's own buffers do, the request is
 // served here and now: the connection waits for the device then, but not for
 // what other clients hold.
 func (c *connection) handOver(q request, payload []byte) error {
@@ -78,7 +78,11 @@ func (c *connection) handOver(q request, payload []byte) error {
 	if err != nil {
 		return err
 	}
-	if n := q.dataBytes(); n > 0 {
+	n := q.dataBytes()
+	if payload != nil {
+		n = len(payload)
+	}
+	if n > 0 {
 		j.data, err = c.tryBorrow(n)
 		if err == nil && j.data == nil && n <= inPlaceLimit {
 			c.giveBack(j)

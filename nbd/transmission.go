@@ -133,12 +133,12 @@ func (c *connection) serveWrite(q request) (complete bool, err error) {
 	if q.flags&commandFUA != 0 {
 		return true, c.handOver(q, payload)
 	}
-	done, err := c.export.device.tryWriteAt(payload, int64(q.offset))
+	n, err := c.export.device.tryWriteAt(payload, int64(q.offset))
 	if err != nil {
 		return true, c.reply(q, errnoOf(err))
 	}
-	if !done {
-		return true, c.handOver(q, payload)
+	if n < len(payload) {
+		return true, c.handOver(q, payload[n:])
 	}
 	return true, c.reply(q, 0)
 }

@@ -408,7 +408,7 @@ func (d faultyDevice) TryReadAt(p []byte, off int64) bool {
 }
 
 func (d faultyDevice) ReadAt(p []byte, off int64) (int, error)  { return copy(p, d.gone), nil }
-func (d faultyDevice) TryWriteAt(p []byte, off int64) bool      { return false }
+func (d faultyDevice) TryWriteAt(p []byte, off int64) int       { return 0 }
 func (d faultyDevice) WriteAt(p []byte, off int64) (int, error) { return copy(d.gone, p), nil }
 
 // Memory of a device that the system cannot provide costs the request, not the

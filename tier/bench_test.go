@@ -27,7 +27,7 @@ func BenchmarkDevice(b *testing.B) {
 	}
 	page := func(i int) []byte { return content[i%1024*pageSize:][:pageSize] }
 	for i := range pages {
-		if !d.TryWriteAt(page(i), int64(i)*pageSize) {
+		if d.TryWriteAt(page(i), int64(i)*pageSize) != pageSize {
 			b.Fatal("a page was refused")
 		}
 	}

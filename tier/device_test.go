@@ -79,7 +79,7 @@ func TestRange(t *testing.T) {
 		if err := d.WriteZeroes(off, 100, true); !errors.Is(err, unix.EINVAL) {
 			t.Errorf("write zeroes at %d: %v", off, err)
 		}
-		if d.TryReadAt(p, off) || d.TryWriteAt(p, off) {
+		if d.TryReadAt(p, off) || d.TryWriteAt(p, off) != 0 {
 			t.Errorf("try at %d succeeded", off)
 		}
 	}
@@ -259,14 +259,14 @@ func TestTry(t *testing.T) {
 	d := openDevice(t, newMemoryStorage(10), f)
 	page := backendtest.Page(backendtest.Structured, 1)
 	got := make([]byte, pageSize)
-	if d.TryWriteAt(page, 0) || d.TryReadAt(got, 0) {
+	if d.TryWriteAt(page, 0) != 0 || d.TryReadAt(got, 0) {
 		t.Error("storage was touched by a caller that must not wait")
 	}
 	register(t, f, "b", &backendtest.Map{Limit: 2})
-	if !d.TryWriteAt(page, 0) || !d.TryReadAt(got, 0) || !bytes.Equal(got, page) {
+	if d.TryWriteAt(page, 0) != pageSize || !d.TryReadAt(got, 0) || !bytes.Equal(got, page) {
 		t.Error("a page in local memory is not served at once")
 	}
-	if d.TryWriteAt(page[:100], 0) || d.TryReadAt(got[:100], 0) {
+	if d.TryWriteAt(page[:100], 0) != 0 || d.TryReadAt(got[:100], 0) {
 		t.Error("a part of a page was served at once")
 	}
 	if err := d.Trim(pageSize, pageSize); err != nil {
@@ -275,11 +275,11 @@ func TestTry(t *testing.T) {
 	if !d.TryReadAt(got, pageSize) || !bytes.Equal(got, make([]byte, pageSize)) {
 		t.Error("a hole is not served at once")
 	}
-	if d.TryWriteAt(bytes.Repeat(page, 3), 0) {
-		t.Error("three pages fit into a backend for two")
+	if n := d.TryWriteAt(bytes.Repeat(page, 3), 2*pageSize); n != pageSize {
+		t.Errorf("%d bytes of three pages fit beside one in a backend for two", n)
 	}
 	d.area.Lock(0)
-	if d.TryReadAt(got, 0) || d.TryWriteAt(page, 0) {
+	if d.TryReadAt(got, 0) || d.TryWriteAt(page, 0) != 0 {
 		t.Error("a locked page did not send the caller away")
 	}
 	d.area.Unlock(0)
@@ -290,7 +290,7 @@ func TestTry(t *testing.T) {
 	d2 := openDevice(t, newMemoryStorage(10), remote)
 	register(t, remote, "r", &backendtest.Map{Remote: true})
 	mustWrite(t, d2, page, 0)
-	if d2.TryWriteAt(page, 0) || d2.TryReadAt(got, 0) {
+	if d2.TryWriteAt(page, 0) != 0 || d2.TryReadAt(got, 0) {
 		t.Error("a remote backend was asked by a caller that must not wait")
 	}
 }

@@ -198,9 +198,8 @@ func (h *history) request(client int, random *rand.Rand) {
 			ids[i] = h.lastID.Add(1)
 			fillHalf(data[i*half:][:half], ids[i])
 		}
-		if !h.d.TryWriteAt(data, off) {
-			_, err = h.d.WriteAt(data, off)
-		}
+		n := h.d.TryWriteAt(data, off)
+		_, err = h.d.WriteAt(data[n:], off+int64(n))
 	}
 	end := time.Since(h.start).Nanoseconds()
 	if err != nil && !errors.Is(err, unix.EIO) && !errors.Is(err, errInjected) && !errors.Is(err, backends.ErrCorrupt) {

@@ -91,12 +91,11 @@ func (m *model) content(length int64) []byte {
 func (m *model) write(*rapid.T) {
 	off, length := m.span()
 	p := m.content(length)
-	if m.d.TryWriteAt(p, off) { // as the server does
-		copy(m.bytes[off:], p)
-		return
-	}
-	_, err := m.d.WriteAt(p, off)
-	m.changed(err, off, length, func(b []byte) { copy(b, p) })
+	// As the server does; what was taken at once is there for good.
+	n := int64(m.d.TryWriteAt(p, off))
+	copy(m.bytes[off:], p[:n])
+	_, err := m.d.WriteAt(p[n:], off+n)
+	m.changed(err, off+n, length-n, func(b []byte) { copy(b, p[n:]) })
 }
 
 func (m *model) zero(*rapid.T) {

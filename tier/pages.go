@@ -34,28 +34,27 @@ func (d *Device) TryReadAt(p []byte, off int64) bool {
 	return true
 }
 
-// TryWriteAt is WriteAt for callers that must not wait: true if backends in
-// local memory took all of p. Otherwise WriteAt stores all of it again.
-func (d *Device) TryWriteAt(p []byte, off int64) bool {
+// TryWriteAt is WriteAt for callers that must not wait: it returns how many
+// bytes, whole pages from the start of p, backends in local memory took. The
+// first page that one of them refused, or that is in use, is left to WriteAt
+// with all that follow.
+func (d *Device) TryWriteAt(p []byte, off int64) (n int) {
 	mode := d.Writethrough()
 	if !d.whole(p, off) || mode == WritethroughSync {
-		return false
+		return 0
 	}
-	for page := uint64(off / pageSize); len(p) > 0; page++ {
-		if !d.area.TryLock(page) {
-			return false
-		}
-		ok := d.area.TryStore(page, p[:pageSize])
+	for page := uint64(off / pageSize); n < len(p) && d.area.TryLock(page); page++ {
+		ok := d.area.TryStore(page, p[n:n+pageSize])
 		d.area.Unlock(page)
 		if !ok {
-			return false
+			break
 		}
 		if mode == WritethroughAsync {
 			d.syncer.mark(page, page+1)
 		}
-		p = p[pageSize:]
+		n += pageSize
 	}
-	return true
+	return n
 }
 
 // whole reports whether the request is for whole pages within the device.

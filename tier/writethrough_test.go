@@ -55,7 +55,7 @@ func TestWritethroughCopies(t *testing.T) {
 			mustWrite(t, d, want[:300*pageSize], 0) // before it is turned on
 			d.SetWritethrough(mode)
 			for page := 300; page < 600; page++ {
-				if one := want[page*pageSize:][:pageSize]; !d.TryWriteAt(one, int64(page)*pageSize) {
+				if one := want[page*pageSize:][:pageSize]; d.TryWriteAt(one, int64(page)*pageSize) == 0 {
 					mustWrite(t, d, one, int64(page)*pageSize)
 				}
 			}

@@ -40,9 +40,8 @@ func (m *memoryDevice) TryReadAt(p []byte, off int64) bool {
 	return true
 }
 
-func (m *memoryDevice) TryWriteAt(p []byte, off int64) bool {
-	copy(m.data[off:], p)
-	return true
+func (m *memoryDevice) TryWriteAt(p []byte, off int64) int {
+	return copy(m.data[off:], p)
 }
 
 func (m *memoryDevice) Sync() error { return nil }

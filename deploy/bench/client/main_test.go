@@ -41,9 +41,9 @@ func (m *memory) TryReadAt(p []byte, off int64) bool {
 	return err == nil
 }
 
-func (m *memory) TryWriteAt(p []byte, off int64) bool {
-	_, err := m.WriteAt(p, off)
-	return err == nil
+func (m *memory) TryWriteAt(p []byte, off int64) int {
+	n, _ := m.WriteAt(p, off)
+	return n
 }
 
 func (m *memory) Sync() error { return nil }
