@@ -22,7 +22,7 @@ type Config struct {
 	MaxHandshakes    int           // of these, not in transmission yet; default 64
 
 	Workers        int   // goroutines for requests that wait for a device; default 64
-	MaxOutstanding int   // such requests of one connection; default 32
+	MaxOutstanding int   // such requests of one connection; default 128, what Linux has in flight
 	BufferBytes    int64 // memory for such requests, at least MaxPayload; default 128 MiB
 	TouchBuffers   bool  // fault buffers in when they are mapped: for serving the host's own swap
 
@@ -116,7 +116,7 @@ func (c *Config) complete() error {
 		{"MaxConnections", &c.MaxConnections, 256},
 		{"MaxHandshakes", &c.MaxHandshakes, 64},
 		{"Workers", &c.Workers, 64},
-		{"MaxOutstanding", &c.MaxOutstanding, 32},
+		{"MaxOutstanding", &c.MaxOutstanding, 128},
 	} {
 		if *limit.value < 0 {
 			return fmt.Errorf("%s must not be negative, it is %d", limit.name, *limit.value)

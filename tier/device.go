@@ -39,6 +39,11 @@ type Device struct {
 	writethrough atomic.Int32  // a Writethrough
 	rescued      atomic.Uint64 // pages read from storage because their backend failed
 	scratch      sync.Pool     // *[pageSize]byte, for requests smaller than a page
+
+	// storageLocks keep the puncher off pages that are being written to storage:
+	// held for reading during such a write, and for writing by the puncher, which
+	// holds no page lock. Taken after page locks.
+	storageLocks [64]sync.RWMutex
 }
 
 var _ backend.Backend = (*Device)(nil)
@@ -49,16 +54,17 @@ var ErrRange = fmt.Errorf("beyond the end of the export: %w", unix.EINVAL)
 // Open makes a device of the storage and starts its puncher. On an error the
 // storage is still the caller's.
 func Open(c Config) (*Device, error) {
-	area, err := c.Frontswap.OpenArea(frontswap.AreaConfig{
-		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: c.Storage, Empty: c.Empty,
+	d := &Device{storage: c.Storage, size: int64(c.Storage.Pages()) * pageSize, log: c.Log}
+	d.scratch.New = func() any { return new([pageSize]byte) }
+	var err error
+	d.area, err = c.Frontswap.OpenArea(frontswap.AreaConfig{
+		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: d, Empty: c.Empty,
 	})
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{area: area, storage: c.Storage, size: int64(c.Storage.Pages()) * pageSize, log: c.Log}
-	d.scratch.New = func() any { return new([pageSize]byte) }
 	if d.syncer, err = newSyncer(d); err != nil {
-		return nil, errors.Join(fmt.Errorf("open device %s: %w", c.Name, err), area.Close())
+		return nil, errors.Join(fmt.Errorf("open device %s: %w", c.Name, err), d.area.Close())
 	}
 	d.puncher = newPuncher(d)
 	return d, nil
@@ -178,6 +184,9 @@ func (d *Device) zeroPart(off int64, n int) error {
 
 func (d *Device) makeHoles(first, last uint64, punch bool) {
 	for page := first; page < last; page++ {
+		if d.area.Owner(page) == frontswap.OwnerHole {
+			continue // at this instant it was one, which is all that was asked
+		}
 		d.area.Lock(page)
 		d.area.InvalidatePage(page)
 		d.area.Unlock(page)
@@ -185,6 +194,20 @@ func (d *Device) makeHoles(first, last uint64, punch bool) {
 	if punch && first < last {
 		d.puncher.discarded(first, last)
 	}
+}
+
+// storageLock is the lock for the block that the page lies in.
+func (d *Device) storageLock(page uint64) *sync.RWMutex {
+	return &d.storageLocks[page/frontswap.BlockPages%uint64(len(d.storageLocks))]
+}
+
+// WritePages is how frontswap moves pages of one block to storage, and how they
+// are copied there. REQUIRES: Lock or LockUpdate held, and none of them a hole.
+func (d *Device) WritePages(first uint64, p []byte) error {
+	lock := d.storageLock(first)
+	lock.RLock()
+	defer lock.RUnlock()
+	return d.storage.WritePages(first, p)
 }
 
 // Stats is a device's account of itself.

@@ -2,6 +2,7 @@ package tier
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -416,5 +417,53 @@ func TestEmptyStorage(t *testing.T) {
 	}
 	if s := d.Stats().Area; s.None != 9 || s.Storage != 1 || s.Hole != 0 {
 		t.Errorf("pages by owner: %+v", s)
+	}
+}
+
+// TestPuncherHoldsNobodyUp: while storage takes for ever to punch, a trim of the
+// same pages and a store that a backend takes go on. Writes to storage wait, of
+// a client and of a drain alike: the punch would take them away.
+func TestPuncherHoldsNobodyUp(t *testing.T) {
+	f := newFrontswap()
+	s := newMemoryStorage(10)
+	d := openDevice(t, s, f)
+	punching, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	s.fault = func(op string, _, _ uint64) error {
+		if op == "punch" {
+			once.Do(func() { close(punching); <-goOn })
+		}
+		return nil
+	}
+	for range 2 {
+		if err := d.Trim(0, 10*pageSize); err != nil {
+			t.Fatal(err)
+		}
+		<-punching
+	}
+	b := &backendtest.Map{Limit: 3}
+	register(t, f, "b", b)
+	want := pages(4, 1)
+	mustWrite(t, d, want[:3*pageSize], 4*pageSize)
+	done := make(chan error, 2)
+	go func() {
+		_, err := d.WriteAt(want[3*pageSize:], 7*pageSize) // the backend is full
+		done <- err
+	}()
+	go func() {
+		_, err := f.Unregister(context.Background(), "b")
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Errorf("a write to storage did not wait for the punch: %v", err)
+	case <-time.After(20 * time.Millisecond): // long enough to go wrong in most runs
+	}
+	close(goOn)
+	if err := errors.Join(<-done, <-done); err != nil {
+		t.Error(err)
+	}
+	if got := mustRead(t, d, 4*pageSize, 4*pageSize); !bytes.Equal(got, want) {
+		t.Error("the punch took pages that were written")
 	}
 }

@@ -24,15 +24,15 @@
 //	T3  A write fails only if storage fails. The page is then as it was, unless
 //	    storage had it: then it is what the failed write left there.
 //	T4  Storage never sees two operations on one page at once of which one writes
-//	    or punches: writers hold the page exclusively, drains and the puncher for
-//	    update.
-//	T5  Trim never touches storage: the puncher does, later, and only pages that are
-//	    still holes under its lock.
+//	    or punches: writers hold the page exclusively, drains and copies for update,
+//	    and the puncher holds off all writes to the block's storage.
+//	T5  Trim never touches storage and never waits for it: the puncher does the work
+//	    later, on pages that are still holes, and without their locks.
 //
 // # Lock order
 //
-// Page locks of one block, ascending (see frontswap); then whatever backends and
-// storage lock inside. [Device.TryReadAt] and [Device.TryWriteAt] hold one page
+// Page locks of one block, ascending (see frontswap); then the block's storage
+// lock; then whatever backends and storage lock inside. [Device.TryReadAt] and [Device.TryWriteAt] hold one page
 // at a time and never wait for a lock.
 //
 // # Not promised

@@ -165,13 +165,18 @@ func (d *Device) storeCopies(first uint64, p []byte) {
 	}
 }
 
-// writeStorage writes whole pages to storage and commits them. If storage
+// writeStorage writes whole pages of one block to storage and commits them. If storage
 // fails, the pages are as they were, and any copy that a backend had of them
 // is still the newest that was acknowledged (T3). REQUIRES: Lock held.
 func (d *Device) writeStorage(first uint64, p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
+	// Until the commit: the puncher must not take a page for a hole that has
+	// just been written.
+	lock := d.storageLock(first)
+	lock.RLock()
+	defer lock.RUnlock()
 	for i := range uint64(len(p) / pageSize) {
 		d.area.ClearSynced(first + i)
 	}

@@ -42,35 +42,29 @@ func (p *puncher) block(first uint64) error {
 	return err
 }
 
-// holes calls do for each run of holes of the block at first. The pages stay
-// holes meanwhile: they read as zeros without storage, and writes wait.
+// holes calls do for each run of holes of the block at first.
+//
+// It takes no page lock: a trim, or a store that a backend takes, must not wait
+// for a disk that punches. Only writes to storage do, see storageLocks: a page
+// that stops being a hole meanwhile has its data elsewhere until such a write.
 func (p *puncher) holes(first uint64, do func(first, n uint64) error) error {
+	lock := p.d.storageLock(first)
+	lock.Lock()
+	defer lock.Unlock()
 	last := min(first+frontswap.BlockPages, p.d.area.Pages())
-	var hole [frontswap.BlockPages]bool
-	for page := first; page < last; page++ {
-		p.d.area.LockUpdate(page)
-		hole[page-first] = p.d.area.Owner(page) == frontswap.OwnerHole
-		if !hole[page-first] {
-			p.d.area.UnlockUpdate(page)
-		}
-	}
-	var failed error
 	for page := first; page < last; page++ {
 		start := page
-		for page < last && hole[page-first] {
+		for page < last && p.d.area.Owner(page) == frontswap.OwnerHole {
 			page++
 		}
 		if page == start {
 			continue
 		}
-		if failed == nil {
-			failed = do(start, page-start)
-		}
-		for locked := start; locked < page; locked++ {
-			p.d.area.UnlockUpdate(locked)
+		if err := do(start, page-start); err != nil {
+			return err
 		}
 	}
-	return failed
+	return nil
 }
 
 // settle makes every hole of the device zero on storage: punched, or written

@@ -121,7 +121,7 @@ func (s *syncer) run(start, end uint64) error {
 			return nil
 		}
 	}
-	if err := s.d.storage.WritePages(start, run); err != nil {
+	if err := s.d.WritePages(start, run); err != nil {
 		return fmt.Errorf("copy pages to storage: %w", err)
 	}
 	for page := start; page < end; page++ {

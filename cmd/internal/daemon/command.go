@@ -49,7 +49,14 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	// From here on a signal finds somebody who brings pages to safety.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
+	// A terminal that is closed asks for the same, unless nohup said otherwise.
+	if !signal.Ignored(unix.SIGHUP) {
+		signal.Notify(signals, unix.SIGHUP)
+	}
 	defer signal.Stop(signals)
+	// Whoever reads the log may go away; that must not end us, as it would by
+	// default, with pages in memory.
+	signal.Ignore(unix.SIGPIPE)
 
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: c.LogLevel}))
 	d, err := Open(Options{Config: c, Version: version, RAM: host.RAM, BootID: bootID, Log: log})

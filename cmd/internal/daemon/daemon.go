@@ -153,6 +153,9 @@ func (d *Daemon) plan() (plan, error) {
 		return plan{}, err
 	}
 	p, err := makePlan(d.config, last, found, d.options.BootID)
+	if err == nil {
+		err = p.complete(last, d.config)
+	}
 	if p.warning != "" {
 		d.log.Warn(p.warning, "state_dir", d.config.StateDir)
 	}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
@@ -69,6 +70,40 @@ func (p *plan) agree(i int, last state.State, c *config.Config) error {
 				fmt.Errorf("export %s exists with %s (%d bytes), not %s", e.Name, cli.Bytes(uint64(before.Size)), before.Size, cli.Bytes(uint64(e.Size))))
 		}
 		e.Size = before.Size
+	}
+	return nil
+}
+
+// complete checks, before anybody makes a file anew, that what the last run left
+// is still there.
+func (p *plan) complete(last state.State, c *config.Config) error {
+	if p.empty {
+		return nil
+	}
+	for i, e := range p.exports {
+		for _, before := range last.Exports {
+			if before.Name != e.Name {
+				continue
+			}
+			if err := hasContent(e.Storage, before.Size); err != nil {
+				return c.Fault(fmt.Sprintf("export[%d].storage", i),
+					"bring it back (is its file system mounted?), or start with --fresh to make the export anew",
+					fmt.Errorf("the content of export %s is missing: %w", e.Name, err))
+			}
+		}
+	}
+	return nil
+}
+
+// hasContent holds storage that was left in order to what it was then, before
+// anybody makes a file of that name anew.
+func hasContent(path string, size int64) error {
+	st, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if st.Mode().IsRegular() && st.Size() < size {
+		return fmt.Errorf("%s has %d bytes of %d", path, st.Size(), size)
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -78,5 +80,30 @@ hint: start with --fresh, which empties the storage, and make swap anew: mkswap,
 				t.Errorf("plan %+v, want %+v, empty %v, a warning %v", p, want, test.empty, test.warns)
 			}
 		})
+	}
+}
+
+// TestPlanComplete: storage that is gone, or shorter than it was, is not made
+// anew in silence.
+func TestPlanComplete(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "swap.img")
+	last := state.State{Clean: true, Exports: []state.Export{{Name: "swap", Size: 8192, Storage: path}}}
+	check := func(empty bool) error {
+		p := plan{exports: []config.Export{{Name: "swap", Storage: path}, {Name: "new", Storage: path + "2"}}, empty: empty}
+		return p.complete(last, &config.Config{})
+	}
+	if err := check(false); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("storage that is gone: %v", err)
+	}
+	if err := check(true); err != nil {
+		t.Errorf("storage that is gone and made anew: %v", err)
+	}
+	for size, want := range map[int64]bool{4096: false, 8192: true, 16384: true} {
+		if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := check(false); (err == nil) != want {
+			t.Errorf("storage of %d bytes where 8192 were: %v", size, err)
+		}
 	}
 }
