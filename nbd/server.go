@@ -21,7 +21,7 @@ type Config struct {
 	MaxConnections   int           // open at once, handshakes included, each good for 4 MiB of buffers; default 256
 	MaxHandshakes    int           // of these, not in transmission yet; default 64
 
-	Workers        int   // goroutines for requests that wait for a device; default 64
+	Workers        int   // goroutines for requests that wait for a device; default 256, two connections of Linux
 	MaxOutstanding int   // such requests of one connection; default 128, what Linux has in flight
 	BufferBytes    int64 // memory for such requests, at least MaxPayload; default 128 MiB
 	TouchBuffers   bool  // fault buffers in when they are mapped: for serving the host's own swap
@@ -115,7 +115,7 @@ func (c *Config) complete() error {
 	}{
 		{"MaxConnections", &c.MaxConnections, 256},
 		{"MaxHandshakes", &c.MaxHandshakes, 64},
-		{"Workers", &c.Workers, 64},
+		{"Workers", &c.Workers, 256},
 		{"MaxOutstanding", &c.MaxOutstanding, 128},
 	} {
 		if *limit.value < 0 {

@@ -76,7 +76,7 @@ var keys = []struct{ name, example string }{
 	{"nbd", `[nbd] on a line of its own, then its keys`},
 	{"nbd.max_connections", `max_connections = 256`},
 	{"nbd.max_handshakes", `max_handshakes = 64`},
-	{"nbd.workers", `workers = 64`},
+	{"nbd.workers", `workers = 256`},
 	{"nbd.max_outstanding", `max_outstanding = 128`},
 	{"nbd.buffer_size", `buffer_size = "128MiB"`},
 	{"nbd.handshake_timeout", `handshake_timeout = "10s"`},
