@@ -109,25 +109,42 @@ func encode(to []byte, structure any) []byte {
 
 // ask sends a request and waits for its answer.
 func (c *client) ask(command uint16, off int64, length int, payload, into []byte) error {
+	if err := c.send(command, off, length, payload); err != nil {
+		return err
+	}
+	cookie, err := c.answer()
+	if err != nil {
+		return err
+	}
+	if cookie != c.cookie {
+		return fmt.Errorf("an answer to request %d, want one to %d", cookie, c.cookie)
+	}
+	_, err = io.ReadFull(c.reader, into)
+	return err
+}
+
+func (c *client) send(command uint16, off int64, length int, payload []byte) error {
 	if err := c.socket.SetDeadline(time.Now().Add(requestTimeout)); err != nil {
 		return err
 	}
 	buffers := net.Buffers{c.request(command, off, length), payload}
-	if _, err := buffers.WriteTo(c.socket); err != nil {
-		return err
-	}
+	_, err := buffers.WriteTo(c.socket)
+	return err
+}
+
+// answer reads the header of the next answer and returns whose it is.
+func (c *client) answer() (cookie uint64, err error) {
 	var reply protocol.TransmissionReplyHeader
 	if err := binary.Read(c.reader, binary.BigEndian, &reply); err != nil {
-		return err
+		return 0, err
 	}
-	if reply.ReplyMagic != protocol.TRANSMISSION_MAGIC_REPLY || reply.Handle != c.cookie {
-		return fmt.Errorf("the answer to request %d is %+v", c.cookie, reply)
+	if reply.ReplyMagic != protocol.TRANSMISSION_MAGIC_REPLY {
+		return 0, fmt.Errorf("an answer begins with %#x", reply.ReplyMagic)
 	}
 	if reply.Error != 0 {
-		return syscall.Errno(reply.Error)
+		return reply.Handle, syscall.Errno(reply.Error)
 	}
-	_, err := io.ReadFull(c.reader, into)
-	return err
+	return reply.Handle, nil
 }
 
 // read fills p from off.

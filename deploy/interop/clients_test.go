@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 )
@@ -49,8 +50,11 @@ func TestClients(t *testing.T) {
 	for _, ground := range grounds {
 		t.Run(ground.name, func(t *testing.T) {
 			dir := t.TempDir()
-			d := start(t, dir, "--size", fmt.Sprint(exportSize), "--backend", ground.backend,
-				"--listen", "unix://"+filepath.Join(dir, "nbd.sock"), "--listen", "tcp://127.0.0.1:0")
+			options := []string{
+				"--size", fmt.Sprint(exportSize), "--backend", ground.backend,
+				"--listen", "unix://" + filepath.Join(dir, "nbd.sock"), "--listen", "tcp://127.0.0.1:0",
+			}
+			d := start(t, dir, options...)
 			x := target{unix: d.uri("unix"), tcp: d.uri("tcp"), socket: d.address("unix"), hostPort: d.address("tcp")}
 			stop := func() int { return 0 }
 			if ground.plugged {
@@ -63,9 +67,20 @@ func TestClients(t *testing.T) {
 				t.Errorf("zcache was loaded and unloaded %d times only", rounds)
 			}
 			checkAccounts(t, d, ground.backend == "zcache" || ground.plugged)
-			d.stop()
+			t.Run("restart", func(t *testing.T) { testRestart(t, d, options) })
 		})
 	}
+}
+
+// testRestart stops the daemon with an image in the export, whose holes are
+// zeroed without giving up their space, and reads the image back from the next.
+func testRestart(t *testing.T, d *daemon, options []string) {
+	file := sample(t, exportSize, 41)
+	run(t, "nbdcopy", append(copyOptions, "--allocated", file, d.uri("unix"))...)
+	d.stop()
+	d = start(t, d.stateDir, options...)
+	copyBack(t, d.uri("unix"), file)
+	d.stop()
 }
 
 // plug loads and unloads zcache until stop is called, which returns how many
@@ -77,38 +92,38 @@ func (d *daemon) plug() (stop func() int) {
 		failed result
 	}
 	ended := make(chan outcome, 1)
-	tmemctl := filepath.Join(bin, "tmemctl")
 	go func() {
 		var o outcome
 		for ctx.Err() == nil && o.failed.err == nil {
-			for _, action := range []string{"load", "unload"} {
-				// Not cut short by ctx: zcache is gone when this ends.
-				r := try(context.Background(), tmemctl, "--state-dir", d.stateDir, "backend", action, "zcache")
-				if r.err != nil {
-					o.failed = r
-					break
-				}
-				// Some stores in each state.
-				time.Sleep(50 * time.Millisecond)
-			}
+			o.failed = d.plugOnce()
 			o.rounds++
 		}
 		ended <- o
 	}()
-	var last outcome
-	stop = func() int {
+	stop = sync.OnceValue(func() int {
 		cancel()
-		if o, first := <-ended; first {
-			last = o
-			close(ended)
+		o := <-ended
+		if o.failed.err != nil {
+			d.t.Error(o.failed)
 		}
-		if last.failed.err != nil {
-			d.t.Error(last.failed)
-		}
-		return last.rounds
-	}
+		return o.rounds
+	})
 	d.t.Cleanup(func() { stop() })
 	return stop
+}
+
+// plugOnce loads zcache, gives it some stores, and unloads it. It returns what
+// failed.
+func (d *daemon) plugOnce() result {
+	for _, action := range []string{"load", "unload"} {
+		// Not cut short when the test ends: that would look like a failure.
+		r := try(context.Background(), filepath.Join(bin, "tmemctl"), "--state-dir", d.stateDir, "backend", action, "zcache")
+		if r.err != nil {
+			return r
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return result{}
 }
 
 // checkAccounts looks at what the daemon counted: no client saw an error, and

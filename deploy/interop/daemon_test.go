@@ -18,7 +18,7 @@ import (
 type daemon struct {
 	t        *testing.T
 	stateDir string
-	logPath  string
+	logPath  string // empty if its output goes elsewhere
 	process  *exec.Cmd
 	exited   chan struct{} // closed when the process is gone
 	exit     error         // how; written before exited is closed
@@ -70,11 +70,22 @@ func launch(t *testing.T, stateDir string, options ...string) *daemon {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	args := append([]string{"--state-dir", stateDir, "--metrics", "127.0.0.1:0"}, options...)
-	d := &daemon{t: t, stateDir: stateDir, logPath: log.Name(), exited: make(chan struct{})}
+	d := launchInto(t, log, stateDir, options...)
+	d.logPath = log.Name()
+	return d
+}
+
+// launchInto is launch with the output going to a file or pipe.
+func launchInto(t *testing.T, output *os.File, stateDir string, options ...string) *daemon {
+	t.Helper()
+	// Signals as a terminal leaves them: what starts the tests may ignore some.
+	words := append([]string{
+		"--default-signal=HUP,PIPE", filepath.Join(bin, "tmemd"), "--state-dir", stateDir, "--metrics", "127.0.0.1:0",
+	}, options...)
+	d := &daemon{t: t, stateDir: stateDir, exited: make(chan struct{})}
 	// Not the test's context: that ends before the cleanups.
-	d.process = exec.Command(filepath.Join(bin, "tmemd"), args...)
-	d.process.Stdout, d.process.Stderr = log, log
+	d.process = exec.Command("env", words...)
+	d.process.Stdout, d.process.Stderr = output, output
 	d.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := d.process.Start(); err != nil {
 		t.Fatal(err)
@@ -91,14 +102,20 @@ func launch(t *testing.T, stateDir string, options ...string) *daemon {
 func start(t *testing.T, stateDir string, options ...string) *daemon {
 	t.Helper()
 	d := launch(t, stateDir, options...)
-	eventually(t, "tmemd is ready", func() bool {
+	d.awaitReady()
+	return d
+}
+
+// awaitReady waits until tmemctl gets an answer.
+func (d *daemon) awaitReady() {
+	d.t.Helper()
+	eventually(d.t, "tmemd is ready", func() bool {
 		if !d.running() {
-			t.Fatalf("tmemd did not start: %v\n%s", d.exit, d.log())
+			d.t.Fatalf("tmemd did not start: %v\n%s", d.exit, d.log())
 		}
-		return try(t.Context(), filepath.Join(bin, "tmemctl"), "--state-dir", stateDir, "status", "--json").err == nil
+		return d.tmemctl("status").err == nil
 	})
 	d.listen = d.status().Listen
-	return d
 }
 
 // clean ends the process if the test did not, and shows its log if that failed.
@@ -122,6 +139,9 @@ func (d *daemon) running() bool {
 
 // log is what the daemon printed so far.
 func (d *daemon) log() string {
+	if d.logPath == "" {
+		return ""
+	}
 	text, err := os.ReadFile(d.logPath)
 	if err != nil {
 		d.t.Error(err)

@@ -21,7 +21,7 @@ func testFio(t *testing.T, x target) {
 		{"pages", x.unix, []string{"--rw=randrw", "--bs=4k", "--iodepth=32", "--verify=crc32c"}, false},
 		{"pages over tcp", x.tcp, []string{"--rw=randrw", "--bs=4k", "--iodepth=32", "--verify=crc32c"}, false},
 		{"mixed sizes", x.unix, []string{"--rw=randrw", "--bssplit=512/10:4k/50:12k/10:64k/20:256k/10", "--iodepth=16", "--verify=crc32c"}, false},
-		{"overwrites", x.unix, []string{"--rw=randwrite", "--bs=4k", "--iodepth=64", "--verify=crc32c", "--loops=3", "--fsync=64"}, false},
+		{"overwrites", x.unix, []string{"--rw=randwrite", "--bs=4k", "--iodepth=64", "--verify=crc32c", "--loops=3", "--fsync=256"}, false},
 		{"trims between writes", x.unix, []string{"--rw=randtrimwrite", "--bs=16k", "--iodepth=16"}, true},
 	}
 	for _, test := range tests {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -17,11 +18,15 @@ import (
 // the first test.
 var bin string
 
-// binVariable tells the tests that run as root where they were built.
+// binVariable tells the process that runs the tests where they were built.
 const binVariable = "TMEMD_INTEROP_BIN"
 
 func TestMain(m *testing.M) {
-	code, err := runTests(m)
+	run := runPrivately
+	if bin = os.Getenv(binVariable); bin != "" {
+		run = func() (int, error) { return runTests(m) }
+	}
+	code, err := run()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		code = 1
@@ -29,22 +34,49 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// runTests builds the commands and runs the tests. Some of them mount file
-// systems, so a user who is not root goes on by way of sudo.
-func runTests(m *testing.M) (code int, err error) {
-	if bin = os.Getenv(binVariable); bin == "" {
-		dir, err := os.MkdirTemp("", "tmemd-interop-")
-		if err != nil {
-			return 1, err
-		}
-		defer os.RemoveAll(dir)
-		if bin, err = buildCommands(dir); err != nil {
-			return 1, err
-		}
+// runPrivately builds the commands and runs the tests in another process: as
+// root, since they mount file systems, and with mounts of its own, so that none
+// is left whatever happens to it.
+func runPrivately() (code int, err error) {
+	dir, err := os.MkdirTemp("", "tmemd-interop-")
+	if err != nil {
+		return 1, err
 	}
+	defer os.RemoveAll(dir)
+	if err := buildCommands(dir); err != nil {
+		return 1, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return 1, err
+	}
+	words := append([]string{"env", binVariable + "=" + dir, "unshare", "--mount", self}, os.Args[1:]...)
 	if os.Geteuid() != 0 {
-		return runAsRoot()
+		words = append([]string{"sudo", "-n"}, words...)
 	}
+	c := exec.Command(words[0], words[1:]...)
+	c.Stdout, c.Stderr = os.Stdout, os.Stderr
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var exit *exec.ExitError
+	if err := c.Run(); errors.As(err, &exit) {
+		return exit.ExitCode(), nil
+	} else if err != nil {
+		return 1, fmt.Errorf("these tests run as root, or as a user whose sudo asks for no password: %w", err)
+	}
+	return 0, nil
+}
+
+func buildCommands(dir string) error {
+	build := exec.Command("go", "build", "-trimpath", "-o", dir, "./cmd/tmemd", "./cmd/tmemctl")
+	build.Dir = filepath.Join("..", "..")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the commands: %w\n%s", err, output)
+	}
+	return nil
+}
+
+func runTests(m *testing.M) (code int, err error) {
 	// Debian's python3 has libnbd's module, others may not.
 	if err := os.Setenv("PATH", "/usr/bin:/usr/sbin:/bin:/sbin:"+os.Getenv("PATH")); err != nil {
 		return 1, err
@@ -53,30 +85,4 @@ func runTests(m *testing.M) (code int, err error) {
 		return code, nil
 	}
 	return 0, goleak.Find()
-}
-
-func buildCommands(dir string) (string, error) {
-	build := exec.Command("go", "build", "-trimpath", "-o", dir, "./cmd/tmemd", "./cmd/tmemctl")
-	build.Dir = filepath.Join("..", "..")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the commands: %w\n%s", err, output)
-	}
-	return dir, nil
-}
-
-func runAsRoot() (code int, err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return 1, err
-	}
-	c := exec.Command("sudo", append([]string{"-n", binVariable + "=" + bin, self}, os.Args[1:]...)...)
-	c.Stdout, c.Stderr = os.Stdout, os.Stderr
-	var exit *exec.ExitError
-	if err := c.Run(); errors.As(err, &exit) {
-		return exit.ExitCode(), nil
-	} else if err != nil {
-		return 1, fmt.Errorf("these tests mount file systems; run them as root, or with a sudo that asks for no password: %w", err)
-	}
-	return 0, nil
 }

@@ -21,8 +21,8 @@ func testNbdClient(t *testing.T, x target) {
 	} {
 		t.Run(network, func(t *testing.T) {
 			text := run(t, "nbd-client", args...)
-			if lines := strings.Fields(text); len(lines) == 0 || lines[len(lines)-1] != "swap" {
-				t.Errorf("want the export swap at the end of the list:\n%s", text)
+			if lines := strings.Split(strings.TrimSpace(text), "\n"); !strings.HasPrefix(lines[len(lines)-1], "swap:") {
+				t.Errorf("want the export swap and its description at the end of the list:\n%s", text)
 			}
 		})
 	}

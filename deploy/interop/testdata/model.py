@@ -59,8 +59,10 @@ class Model:
 
     def expect(self, got, off):
         want = self.bytes[off : off + len(got)]
-        for i, (a, b) in enumerate(zip(got, want)):
-            assert a == b, f"byte {off + i} is {a:#x}, want {b:#x}"
+        if got == want:
+            return
+        i = next(i for i in range(len(want)) if got[i] != want[i])
+        sys.exit(f"byte {off + i} is {got[i]:#x}, want {want[i]:#x}")
 
     def write(self, client):
         off, length = span(self.rng)
