@@ -4,8 +4,9 @@
 GO          ?= go
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+KERNELS     ?= 6.1,6.12
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
-               python3-libnbd fio kmod cpio xz-utils util-linux
+               python3-libnbd fio xz-utils util-linux mount
 
 .PHONY: all build run test lint unit race interop e2e fuzz bench bench-nbd soak deps clean
 
@@ -35,8 +36,8 @@ race: ## unit, model and conformance tests under the race detector
 interop: deps build ## NBD clients that others wrote, faults on real file systems
 	$(GO) test -tags interop -count=1 -timeout 15m -v ./deploy/interop
 
-e2e: deps build ## a stock Debian kernel in a VM swaps through tmemd
-	$(GO) test -tags e2e -count=1 -timeout 20m -v ./deploy/vm
+e2e: deps build ## stock Debian kernels, 6.1 and 6.12, swap through tmemd in a VM
+	TMEMD_VM_KERNEL=$(KERNELS) $(GO) test -tags e2e -count=1 -timeout 20m -v ./deploy/vm
 
 fuzz: ## MINUTES for each target (default 1)
 	deploy/fuzz.sh $(or $(MINUTES),1)

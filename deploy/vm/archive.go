@@ -24,9 +24,10 @@ const (
 	modeExecutable = 0o100755
 )
 
-// write writes the archive in the "newc" form of cpio, as the kernel's Documentation/driver-api/early-userspace/buffer-format.rst has
-// it: files in the order of their names, each folder before what is in it, all owned by root, all of the same time. The same
-// content gives the same bytes.
+// write writes the archive in the "newc" form of cpio: files in the order of their names, each folder before what is
+// in it, all owned by root, all of the same time. The same content gives the same bytes (V5).
+//
+// The form is the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
 func (a archive) write(to io.Writer) error {
 	w := &archiveWriter{to: bufio.NewWriter(to)}
 	made := make(map[string]bool)

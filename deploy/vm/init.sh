@@ -27,8 +27,6 @@ run busybox sysctl -w "vm.min_free_kbytes=$min_free_kib"
 run /sbin/nbd-client 10.0.2.2 "$nbd_port" /dev/nbd0 -N "$nbd_export" -b 4096
 run /sbin/mkswap /dev/nbd0
 run /sbin/swapon --discard /dev/nbd0 # once and pages
-busybox free -k; busybox grep -E "Mem|Shmem|Slab|PageT|Unevic" /proc/meminfo
 run /bin/guest -mib "$data_mib" -seed "$seed" -workers "$workers"
-busybox free; busybox cat /proc/meminfo
 echo "init: done"
 busybox poweroff -f

@@ -60,7 +60,7 @@ func BuildInitramfs(ctx context.Context, kernel *Kernel, dir string) (file strin
 	return file, errors.Join(contents.write(output), output.Close())
 }
 
-// BuildProgram compiles a program of this module, statically, for the machine that runs the test. The guest's kernel takes the same.
+// BuildProgram compiles a program of this module, statically, for this machine and the guest alike.
 func BuildProgram(ctx context.Context, pkg, output string) error {
 	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", output, pkg)
 	command.Env = append(os.Environ(), "CGO_ENABLED=0")

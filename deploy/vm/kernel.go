@@ -105,9 +105,33 @@ func removeAbandoned(cache string, before time.Time) error {
 	return nil
 }
 
-// download makes the cache folder of a kernel, with work as scratch space.
+// download makes the cache folder of a kernel, with work as scratch space. It asks the machine's package lists first. They may
+// be missing, or so old that the archive has dropped what they name: then it fetches lists of its own, which needs
+// no rights and changes nothing on the machine.
 func download(ctx context.Context, work, into, series string) error {
-	listed, err := runTool(ctx, work, "apt-cache", "search", "--names-only", "^linux-image-"+regexp.QuoteMeta(series)+`\.`)
+	known := downloadWith(ctx, nil, work, into, series)
+	if known == nil {
+		return nil
+	}
+	lists := filepath.Join(work, "lists")
+	if err := os.MkdirAll(filepath.Join(lists, "partial"), 0o755); err != nil {
+		return err
+	}
+	options := []string{"-o", "Dir::State::Lists=" + lists, "-o", "Dir::Cache=" + work}
+	if _, err := runTool(ctx, work, "apt-get", append(options, "-q", "update")...); err != nil {
+		return errors.Join(known, err)
+	}
+	if err := downloadWith(ctx, options, work, into, series); err != nil {
+		return errors.Join(known, fmt.Errorf("with new package lists: %w", err))
+	}
+	return nil
+}
+
+func downloadWith(ctx context.Context, options []string, work, into, series string) error {
+	// Without a sandbox user apt needs no access of its own to the folder, and does not warn about it.
+	options = append(options, "-q", "-o", "APT::Sandbox::User=root")
+	pattern := "^linux-image-" + regexp.QuoteMeta(series) + `\.`
+	listed, err := runTool(ctx, work, "apt-cache", append(options, "search", "--names-only", pattern)...)
 	if err != nil {
 		return err
 	}
@@ -118,10 +142,9 @@ func download(ctx context.Context, work, into, series string) error {
 	}
 	name, ok := newestCloudKernel(names, series)
 	if !ok {
-		return fmt.Errorf("no linux-image-%s…-cloud-amd64 among this machine's Debian packages: run apt-get update", series)
+		return fmt.Errorf("no linux-image-%s…-cloud-amd64 among the Debian packages known here", series)
 	}
-	// Without a sandbox user apt needs no access of its own to the folder, and does not warn about it.
-	if _, err := runTool(ctx, work, "apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", name); err != nil {
+	if _, err := runTool(ctx, work, "apt-get", append(options, "download", name)...); err != nil {
 		return err
 	}
 	archives, err := filepath.Glob(filepath.Join(work, "*.deb"))
@@ -165,7 +188,8 @@ func keep(ctx context.Context, root, into, name string) error {
 
 // newestCloudKernel chooses among package names. Of two with the same version the signed one wins.
 func newestCloudKernel(names []string, series string) (newest string, ok bool) {
-	pattern := regexp.MustCompile(`^linux-image-` + regexp.QuoteMeta(series) + `\.([0-9]+)(?:-([0-9]+))?(?:\+deb[0-9]+)?-cloud-amd64(-unsigned)?$`)
+	pattern := regexp.MustCompile(`^linux-image-` + regexp.QuoteMeta(series) +
+		`\.([0-9]+)(?:-([0-9]+))?(?:\+deb[0-9]+)?-cloud-amd64(-unsigned)?$`)
 	var best [3]int
 	for _, name := range names {
 		match := pattern.FindStringSubmatch(name)

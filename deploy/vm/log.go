@@ -5,10 +5,11 @@ import (
 	"strings"
 )
 
-// trouble is what the kernel writes when swap, the block device or the kernel itself failed. Lockup and RCU stall warnings are
-// not among it: under emulation they only say that the test machine was busy.
+// trouble is what the kernel writes when swap, the block device or the kernel itself failed. Lockup, RCU stall and stuck request
+// warnings are not among it: under emulation they only say that the test machine was busy.
 var trouble = regexp.MustCompile(`I/O error|(?i:(write|read)-error on swap)|SIGBUS|(?i:bad swap|unused swap offset)|` +
-	`nbd\d*: (?i:connection timed out|dead connection|receive control failed|send .*failed|request .*(failed|timed out)|possible stuck request|double reply|unexpected reply)|` +
+	`nbd\d*: (?i:connection timed out|dead connection|receive control failed|send .*failed)|` +
+	`nbd\d*: (?i:request .*(failed|timed out)|double reply|unexpected reply)|` +
 	`blocked for more than|Out of memory|oom-kill|BUG:|Bad page|Oops:|Kernel panic|general protection fault|segfault`)
 
 // LogTrouble returns the lines of a kernel log that tell of a failure.

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,8 @@ type Config struct {
 
 	// NoProgress is how long the guest's counters may stand still before the machine is ended as stuck.
 	NoProgress time.Duration
+
+	pace time.Duration // between two looks of the watchdog, and two of its steps; 0 means a second
 }
 
 // minFreePercent is vm.min_free_kbytes as a share of the RAM. With the default, a 6.12 kernel that swaps over TCP comes to a
@@ -46,9 +49,10 @@ type Machine struct {
 	monitor net.Conn           // the host's end of QEMU's monitor
 	answers chan orders.Report // answers to orders, in order; closed when the orders line ends
 
-	ctx    context.Context         // ends when the machine ends; its cause says why
-	cancel context.CancelCauseFunc // ends the machine; the first cause stays
-	tasks  sync.WaitGroup          // all goroutines
+	ctx     context.Context         // ends when the machine ends; its cause says why
+	cancel  context.CancelCauseFunc // ends the machine; the first cause stays
+	readers sync.WaitGroup          // the goroutines that read from QEMU
+	tasks   sync.WaitGroup          // all others
 
 	mu     sync.Mutex
 	latest orders.Report // guarded by mu
@@ -64,6 +68,7 @@ func Start(ctx context.Context, config Config) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
+	config.pace = cmp.Or(config.pace, time.Second)
 	var ours []net.Conn
 	var theirs []*os.File
 	defer func() {
@@ -83,21 +88,27 @@ func Start(ctx context.Context, config Config) (*Machine, error) {
 		answers: make(chan orders.Report, 8), active: time.Now(),
 	}
 	m.ctx, m.cancel = context.WithCancelCause(ctx)
+	m.readers.Go(m.readConsole)
+	m.readers.Go(m.readReports)
 	started := make(chan error)
 	m.tasks.Go(func() { m.supervise(qemu, theirs, started) })
 	if err := <-started; err != nil {
 		m.cancel(err)
-		m.tasks.Wait()
-		return nil, errors.Join(fmt.Errorf("start qemu: %w", err), closeAll(ours))
+		err = errors.Join(fmt.Errorf("start qemu: %w", err), closeAll(ours))
+		m.wait()
+		return nil, err
 	}
-	m.tasks.Go(m.readConsole)
-	m.tasks.Go(m.readReports)
 	m.tasks.Go(m.watch)
 	m.tasks.Go(func() { // readers end with their sockets
 		<-m.ctx.Done()
 		closeAll(ours)
 	})
 	return m, nil
+}
+
+func (m *Machine) wait() {
+	m.tasks.Wait()
+	m.readers.Wait()
 }
 
 // supervise runs QEMU until it ends or the machine's context does.
@@ -114,7 +125,9 @@ func (m *Machine) supervise(qemu string, files []*os.File, started chan<- error)
 	if err != nil {
 		return
 	}
-	if err := command.Wait(); err != nil {
+	err = command.Wait()
+	m.readers.Wait() // what it said last is part of the failure; its ends of the sockets are closed now
+	if err != nil {
 		m.cancel(fmt.Errorf("qemu ended: %w", err))
 		return
 	}
@@ -214,7 +227,7 @@ func (m *Machine) Console() string { return m.console.String() }
 // Close ends the machine, if it still runs, and waits until nothing of it is left.
 func (m *Machine) Close() {
 	m.cancel(errors.New("the machine was closed"))
-	m.tasks.Wait()
+	m.wait()
 }
 
 func (m *Machine) do(ctx context.Context, order orders.Order, answer string) (orders.Report, error) {

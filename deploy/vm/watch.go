@@ -56,10 +56,10 @@ func (m *Machine) note(report orders.Report) {
 	m.latest = report
 }
 
-// watch ends the machine when the guest makes no progress for too long: a hang is a result. First it has the kernel
-// say on the console which tasks are blocked.
+// watch ends the machine when its kernel complains, or when the guest makes no progress for too long: a hang is a result. In that
+// case it first has the kernel say on the console which tasks are blocked.
 func (m *Machine) watch() {
-	ticker := time.NewTicker(time.Second)
+	ticker := time.NewTicker(m.config.pace)
 	defer ticker.Stop()
 	for {
 		select {
@@ -67,16 +67,22 @@ func (m *Machine) watch() {
 		case <-m.ctx.Done():
 			return
 		}
-		m.mu.Lock()
-		still := time.Since(m.active)
-		m.mu.Unlock()
-		if still < m.config.NoProgress {
-			continue
+		if lines := LogTrouble(m.Console()); len(lines) > 0 {
+			m.cancel(fmt.Errorf("trouble in the guest's kernel: %s", lines[0]))
+			return
 		}
-		cause := fmt.Errorf("no progress in the guest for %s", still.Round(time.Second))
-		m.cancel(errors.Join(cause, m.dumpBlockedTasks()))
-		return
+		if still := m.stillFor(); still >= m.config.NoProgress {
+			cause := fmt.Errorf("no progress in the guest for %s", still.Round(time.Second))
+			m.cancel(errors.Join(cause, m.dumpBlockedTasks()))
+			return
+		}
 	}
+}
+
+func (m *Machine) stillFor() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return time.Since(m.active)
 }
 
 // dumpBlockedTasks is SysRq 7, for a log level that shows them, and w.
@@ -86,7 +92,7 @@ func (m *Machine) dumpBlockedTasks() error {
 			return fmt.Errorf("ask for blocked tasks: %w", err)
 		}
 	}
-	m.sleep(5 * time.Second) // they go out at the pace of a serial line
+	m.pause(5) // they go out at the pace of a serial line
 	return nil
 }
 
@@ -95,17 +101,18 @@ func (m *Machine) sysrq(key string) error {
 	if _, err := io.WriteString(m.monitor, "chardev-send-break console\n"); err != nil {
 		return err
 	}
-	m.sleep(time.Second) // the break goes by way of QEMU's monitor, and must come first
+	m.pause(1) // the break goes by way of QEMU's monitor, and must come first
 	if _, err := io.WriteString(m.serial, key); err != nil {
 		return err
 	}
-	m.sleep(time.Second)
+	m.pause(1)
 	return nil
 }
 
-func (m *Machine) sleep(d time.Duration) {
+// pause lets a number of steps of the watchdog pass, or the machine end.
+func (m *Machine) pause(steps int) {
 	select {
-	case <-time.After(d):
+	case <-time.After(time.Duration(steps) * m.config.pace):
 	case <-m.ctx.Done():
 	}
 }

@@ -106,10 +106,8 @@ func (a *agent) stop() error {
 	if err := a.each((*worker).verifyAll, nil); err != nil {
 		return fmt.Errorf("verify all after the rounds: %w", err)
 	}
-	for _, w := range a.workers {
-		if err := w.dropMost(); err != nil {
-			return err
-		}
+	if err := a.each((*worker).dropMost, nil); err != nil {
+		return fmt.Errorf("drop most: %w", err)
 	}
 	return a.answer(orders.Stopped)
 }

@@ -66,6 +66,14 @@ func (m *memory) drop(first, count int) error {
 	return nil
 }
 
+// pageOut has the kernel reclaim pages now, as it would under memory pressure.
+func (m *memory) pageOut(first, count int) error {
+	if err := unix.Madvise(m.content[first*pageSize:(first+count)*pageSize], unix.MADV_PAGEOUT); err != nil {
+		return fmt.Errorf("page out pages %d to %d: %w", first, first+count-1, err)
+	}
+	return nil
+}
+
 // verify compares a page with what it must hold; expected is a scratch page. A difference is a *mismatchError.
 func (m *memory) verify(number int, expected []byte) error {
 	fill(expected, m.seed, uint32(number), m.versions[number])

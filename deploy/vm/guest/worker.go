@@ -9,9 +9,11 @@ import (
 
 // How a round goes.
 const (
-	rewriteOneIn = 4    // one page in this many is rewritten after it was verified
-	dropEvery    = 4096 // after this many verified pages a run of pages is dropped
-	dropPages    = 1024 // length of that run: two of the kernel's swap clusters, so that whole ones become free
+	rewriteOneIn = 2    // one page in this many is rewritten after it was verified
+	againAfter   = 256  // a rewritten page is verified again after so many others: by then the kernel has swapped it out
+	renewEvery   = 1024 // after this many pages a run of pages is dropped and written anew
+	runPages     = 1024 // length of that run: two of the kernel's swap clusters
+	runs         = 3    // the runs at the start of a worker's share that take turns
 	keepOneIn    = 16   // the part of the pages that is still there at swapoff; it must fit in the machine's memory
 )
 
@@ -27,7 +29,9 @@ type worker struct {
 	first, count int       // the pages it owns
 	random       generator // chooses order, rewrites and drops
 	order        []int32   // the order of a round: numbers from 0 to count-1
-	expected     []byte    // scratch page
+	rewritten    []int     // the pages rewritten last, oldest at next; at most againAfter
+	next         int
+	expected     []byte // scratch page
 }
 
 // newWorkers shares a memory's pages out among n workers.
@@ -82,9 +86,11 @@ func (w *worker) round(ctx context.Context) error {
 			return err
 		}
 		if w.random.below(rewriteOneIn) == 0 {
-			w.write(page)
+			if err := w.rewrite(page); err != nil {
+				return err
+			}
 		}
-		if i%dropEvery == dropEvery-1 {
+		if i%renewEvery == renewEvery-1 {
 			if err := w.renew(); err != nil {
 				return err
 			}
@@ -93,10 +99,26 @@ func (w *worker) round(ctx context.Context) error {
 	return nil
 }
 
-// renew drops a run of pages, checks that they read as zeros, and writes them anew.
+// rewrite gives a page its next version, and verifies the page that was rewritten againAfter calls ago. In the order of the
+// round alone a lost write would show a whole round later.
+func (w *worker) rewrite(page int) error {
+	w.write(page)
+	if len(w.rewritten) < againAfter {
+		w.rewritten = append(w.rewritten, page)
+		return nil
+	}
+	due := w.rewritten[w.next]
+	w.rewritten[w.next] = page
+	w.next = (w.next + 1) % againAfter
+	return w.verify(due)
+}
+
+// renew drops a run of pages, checks that they read as zeros, writes them anew, and has the kernel swap them out at once and
+// so side by side. That way the next drop of the run frees whole clusters of swap, which is what the kernel
+// discards; pages dropped here and there leave none free.
 func (w *worker) renew() error {
-	length := min(dropPages, w.count)
-	first := w.first + int(w.random.below(uint64(w.count-length+1)))
+	length := min(runPages, w.count/runs)
+	first := w.first + length*int(w.random.below(runs))
 	if err := w.drop(first, length); err != nil {
 		return err
 	}
@@ -106,7 +128,7 @@ func (w *worker) renew() error {
 		}
 		w.write(page)
 	}
-	return nil
+	return w.memory.pageOut(first, length)
 }
 
 // verifyAll verifies every page once, in order.
@@ -121,11 +143,19 @@ func (w *worker) verifyAll(ctx context.Context) error {
 	})
 }
 
-// dropMost drops all pages but the first few: those that verifyAll saw first, and the kernel therefore swapped out
-// again since.
-func (w *worker) dropMost() error {
-	kept := w.count / keepOneIn
-	return w.drop(w.first+kept, w.count-kept)
+// dropMost drops all pages but the first few. Those it writes anew and has swapped out side by side, like a run, so that what the
+// rest leaves behind is whole clusters.
+func (w *worker) dropMost(context.Context) error {
+	return w.guard(func() error {
+		kept := w.count / keepOneIn
+		if err := w.drop(w.first+kept, w.count-kept); err != nil {
+			return err
+		}
+		for page := w.first; page < w.first+kept; page++ {
+			w.write(page)
+		}
+		return w.memory.pageOut(w.first, kept)
+	})
 }
 
 func (w *worker) verify(page int) error {

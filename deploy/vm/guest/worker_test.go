@@ -29,9 +29,9 @@ func TestWorkersShareOutAllPages(t *testing.T) {
 	}
 }
 
-// A round verifies every page, rewrites about a quarter, drops runs, and leaves everything as it must be.
+// A round verifies every page, rewrites about half, drops runs, and leaves everything as it must be.
 func TestRound(t *testing.T) {
-	const pages = 4 * dropEvery
+	const pages = 4 * renewEvery
 	workers, counters := newWorkers(testMemory(t, pages), 1)
 	w := workers[0]
 	if err := w.fill(t.Context()); err != nil {
@@ -44,20 +44,20 @@ func TestRound(t *testing.T) {
 		t.Fatal(err)
 	}
 	dropped := counters.dropped.Load()
-	if dropped != 4*dropPages {
-		t.Errorf("dropped %d pages; want %d", dropped, 4*dropPages)
-	}
-	if n := counters.verified.Load(); n != pages+dropped {
-		t.Errorf("verified %d pages; want all %d and the %d dropped ones", n, pages, dropped)
+	if dropped != 4*runPages {
+		t.Errorf("dropped %d pages; want %d", dropped, 4*runPages)
 	}
 	rewritten := counters.written.Load() - pages - dropped
-	if rewritten < pages/6 || rewritten > pages/3 {
-		t.Errorf("rewrote %d of %d pages; want about a quarter", rewritten, pages)
+	if n := counters.verified.Load(); n != pages+rewritten-againAfter {
+		t.Errorf("verified %d pages; want all %d, and all but the last %d of the %d rewritten ones again", n, pages, againAfter, rewritten)
+	}
+	if rewritten < pages*2/5 || rewritten > pages*3/5 {
+		t.Errorf("rewrote %d of %d pages; want about half", rewritten, pages)
 	}
 	if err := w.verifyAll(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if err := w.dropMost(); err != nil {
+	if err := w.dropMost(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.verifyAll(t.Context()); err != nil {
@@ -65,6 +65,28 @@ func TestRound(t *testing.T) {
 	}
 	if w.memory.versions[pages/keepOneIn-1] == 0 || w.memory.versions[pages/keepOneIn] != 0 {
 		t.Errorf("the first %d pages must be kept, the rest dropped", pages/keepOneIn)
+	}
+}
+
+// A write that went lost shows before the round is over.
+func TestRewrittenPageIsVerifiedAgain(t *testing.T) {
+	workers, _ := newWorkers(testMemory(t, 2*againAfter), 1)
+	w := workers[0]
+	if err := w.fill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for page := range againAfter {
+		if err := w.rewrite(page); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill(w.memory.page(1), w.memory.seed, 1, 1) // as if the second write had not happened
+	if err := w.rewrite(againAfter); err != nil {
+		t.Fatalf("page 0 is as it must be: %v", err)
+	}
+	err := w.rewrite(againAfter + 1)
+	if err == nil || !strings.Contains(err.Error(), "page 1 version 2") || !strings.Contains(err.Error(), "all of an older version: 1") {
+		t.Errorf("got %v; want a mismatch of page 1", err)
 	}
 }
 

@@ -1,0 +1,269 @@
+//go:build e2e
+
+package vm
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// All that the scenario knows of tmemd's command line, its JSON and its metrics is in this file.
+
+const pageSize = 4096
+
+// status is what the scenario reads of "tmemctl status --json".
+type status struct {
+	Phase    string   `json:"phase"`
+	Listen   []string `json:"listen"`
+	Metrics  string   `json:"metrics"`
+	Exports  []export `json:"exports"`
+	Backends []struct {
+		Name    string            `json:"name"`
+		State   string            `json:"state"`
+		Pages   int64             `json:"pages"`
+		Held    int64             `json:"held_bytes"`
+		Limit   int64             `json:"limit_bytes"`
+		Refused map[string]uint64 `json:"refused"`
+	} `json:"backends"`
+	Clients []struct {
+		Export string `json:"export"`
+	} `json:"clients"`
+	Memory []struct {
+		Purpose  string `json:"purpose"`
+		Mapped   int64  `json:"mapped_bytes"`
+		Resident int64  `json:"resident_bytes"`
+	} `json:"memory"`
+}
+
+type export struct {
+	Name  string `json:"name"`
+	Size  int64  `json:"size_bytes"`
+	Pages struct {
+		None     int64            `json:"none"`
+		Storage  int64            `json:"storage"`
+		Hole     int64            `json:"hole"`
+		Backends map[string]int64 `json:"backends"`
+	} `json:"pages"`
+	Loads        uint64            `json:"loads"`
+	SuccStores   uint64            `json:"succ_stores"`
+	FailedStores uint64            `json:"failed_stores"`
+	Invalidates  uint64            `json:"invalidates"`
+	LoadErrors   uint64            `json:"load_errors"`
+	Errors       map[string]uint64 `json:"errors"`
+	Storage      struct {
+		PagesRead    uint64 `json:"pages_read"`
+		PagesWritten uint64 `json:"pages_written"`
+		ReadErrors   uint64 `json:"read_errors"`
+		WriteErrors  uint64 `json:"write_errors"`
+		PunchErrors  uint64 `json:"punch_errors"`
+	} `json:"storage"`
+}
+
+// swap returns the export that the guest swaps to.
+func (s status) swap() export {
+	for _, e := range s.Exports {
+		if e.Name == exportName {
+			return e
+		}
+	}
+	return export{}
+}
+
+// arena returns what the daemon says that the backend's memory costs.
+func (s status) arena() (mapped, resident int64) {
+	for _, m := range s.Memory {
+		if strings.HasPrefix(m.Purpose, backendName) {
+			mapped, resident = mapped+m.Mapped, resident+m.Resident
+		}
+	}
+	return mapped, resident
+}
+
+const (
+	exportName  = "swap"
+	backendName = "zcache"
+)
+
+// daemon is a tmemd of the test's own.
+type daemon struct {
+	t        *testing.T
+	ctl      string // path of tmemctl
+	stateDir string
+	command  *exec.Cmd
+	log      *console
+}
+
+// startDaemon builds and starts tmemd without a backend, on a TCP port of this machine. It is killed at the end of the
+// test, unless stop ended it before.
+func startDaemon(ctx context.Context, t *testing.T, size string) *daemon {
+	t.Helper()
+	bin := t.TempDir()
+	d := &daemon{t: t, ctl: filepath.Join(bin, "tmemctl"), stateDir: t.TempDir(), log: &console{limit: 64 << 10}}
+	for _, program := range []string{"tmemd", "tmemctl"} {
+		if err := BuildProgram(ctx, "github.com/tmemd/tmemd/cmd/"+program, filepath.Join(bin, program)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.command = exec.Command(filepath.Join(bin, "tmemd"), "--state-dir", d.stateDir, "--size", size, "--backend", "none",
+		"--listen", "tcp://127.0.0.1:0", "--metrics", "127.0.0.1:0")
+	d.command.Stdout, d.command.Stderr = d.log, d.log
+	d.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := d.command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if d.command.ProcessState == nil {
+			_ = d.command.Process.Kill() // it may have ended by itself
+			_ = d.command.Wait()
+		}
+		if t.Failed() {
+			t.Logf("tmemd's log:\n%s", d.log)
+		}
+	})
+	for exec.CommandContext(ctx, d.ctl, "--state-dir", d.stateDir, "status").Run() != nil {
+		if ctx.Err() != nil || syscall.Kill(d.command.Process.Pid, 0) != nil {
+			t.Fatalf("tmemd does not answer: %v", context.Cause(ctx))
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return d
+}
+
+// tmemctl runs the operator's command and returns what it printed.
+func (d *daemon) tmemctl(ctx context.Context, args ...string) []byte {
+	d.t.Helper()
+	var errors strings.Builder
+	command := exec.CommandContext(ctx, d.ctl, append([]string{"--state-dir", d.stateDir, "--json"}, args...)...)
+	command.Stderr = &errors
+	output, err := command.Output()
+	if err != nil {
+		d.t.Fatalf("tmemctl %q: %v: %s%s", args, err, output, &errors)
+	}
+	return output
+}
+
+func (d *daemon) status(ctx context.Context) status {
+	d.t.Helper()
+	var s status
+	if err := json.Unmarshal(d.tmemctl(ctx, "status"), &s); err != nil {
+		d.t.Fatalf("tmemctl status: %v", err)
+	}
+	return s
+}
+
+// port returns the TCP port that tmemd serves NBD on.
+func (d *daemon) port(ctx context.Context) int {
+	d.t.Helper()
+	for _, address := range d.status(ctx).Listen {
+		_, text, err := net.SplitHostPort(strings.TrimPrefix(address, "tcp://"))
+		if err != nil {
+			continue
+		}
+		if port, err := strconv.Atoi(text); err == nil {
+			return port
+		}
+	}
+	d.t.Fatal("tmemd serves no TCP port")
+	return 0
+}
+
+func (d *daemon) load(ctx context.Context, size string) {
+	d.t.Helper()
+	d.tmemctl(ctx, "backend", "load", backendName, "--size", size)
+}
+
+// unload waits until the backend is gone. How much was moved the last line does not tell exactly.
+func (d *daemon) unload(ctx context.Context) {
+	d.t.Helper()
+	var last struct {
+		Done bool   `json:"done"`
+		Left uint64 `json:"left"`
+	}
+	for line := range strings.Lines(string(d.tmemctl(ctx, "backend", "unload", backendName))) {
+		if err := json.Unmarshal([]byte(line), &last); err != nil {
+			d.t.Fatalf("tmemctl backend unload: %v: %s", err, line)
+		}
+	}
+	if !last.Done || last.Left > 0 {
+		d.t.Errorf("tmemctl backend unload ends with %+v", last)
+	}
+}
+
+// metrics returns the samples of one scrape by name and labels, as they are spelled there.
+func (d *daemon) metrics(ctx context.Context) map[string]float64 {
+	d.t.Helper()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, d.status(ctx).Metrics, nil)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	samples := make(map[string]float64)
+	lines := bufio.NewScanner(response.Body)
+	for lines.Scan() {
+		line := lines.Text()
+		space := strings.LastIndexByte(line, ' ')
+		if strings.HasPrefix(line, "#") || space < 0 {
+			continue
+		}
+		value, err := strconv.ParseFloat(line[space+1:], 64)
+		if err != nil {
+			d.t.Fatalf("metric %q: %v", line, err)
+		}
+		samples[line[:space]] = value
+	}
+	if err := lines.Err(); err != nil || len(samples) == 0 {
+		d.t.Fatalf("metrics: %d samples, %v", len(samples), err)
+	}
+	return samples
+}
+
+// sharedMemory is what the kernel, not the daemon, says that the daemon's shared memory files hold, in bytes: page map and
+// arenas live in such files.
+func (d *daemon) sharedMemory() int64 {
+	d.t.Helper()
+	folder := fmt.Sprintf("/proc/%d/fd", d.command.Process.Pid)
+	files, err := os.ReadDir(folder)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	total := int64(0)
+	for _, file := range files {
+		path := filepath.Join(folder, file.Name())
+		if target, err := os.Readlink(path); err != nil || !strings.HasPrefix(target, "/memfd:") {
+			continue
+		}
+		var info syscall.Stat_t
+		if err := syscall.Stat(path, &info); err != nil {
+			d.t.Fatal(err)
+		}
+		total += info.Blocks * 512
+	}
+	return total
+}
+
+// stop ends tmemd as an administrator does. It must move what it holds to storage and exit with 0.
+func (d *daemon) stop() {
+	d.t.Helper()
+	if err := d.command.Process.Signal(syscall.SIGTERM); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := d.command.Wait(); err != nil {
+		d.t.Errorf("tmemd ended with %v", err)
+	}
+}

@@ -1,0 +1,56 @@
+// Package vm runs a stock Debian kernel in a virtual machine, so that tmemd is tested against the one client that matters: a
+// kernel that swaps.
+//
+// Nobody imports it; `make e2e` runs its test, e2e_test.go. QEMU emulates the processor, so no hardware support is
+// needed. Everything comes from Debian packages: the kernel is downloaded and unpacked, not installed, and the initramfs
+// is made of this machine's busybox, nbd-client and util-linux. The guest attaches the export with the stock
+// nbd-client over TCP, then mkswap and swapon --discard, as an administrator would.
+//
+// # What it proves
+//
+// In one run, the guest swapping all the time: no backend, `tmemctl backend load zcache`, `tmemctl backend unload
+// zcache`, loaded again with too little room, swapoff. Of about three times the memory that the guest has for programs,
+// every byte that comes back from swap is compared with what was written (V1). In every phase the guest's own counters
+// show pages going out and coming in, and tmemd's counters change as the design says. The unloaded backend's
+// memory is back with the system by the kernel's account. At the end the guest's log is free of errors, and tmemd was sent
+// exactly as many bytes as the guest's kernel says that it swapped out.
+//
+// # Invariants
+//
+//	V1  One wrong byte, one page that cannot be read, one complaint of the kernel ends the run as failed.
+//	V2  A guest that makes no progress is a failure, not a slow run: the watchdog says which tasks are blocked.
+//	V3  The host acts only at points that the guest has confirmed; no step depends on how fast anything is.
+//	V4  Nothing outlives a run but the kernel cache: QEMU and tmemd end with the test, even with one that is killed.
+//	V5  The same kernel, tools and guest program give the same initramfs, byte for byte.
+//
+// # Life of a machine
+//
+//	state     entered by                   left by
+//	booting   Start                        the guest's first report, "filled"
+//	swapping  that, then each BeginPhase   Stop
+//	stopped   Stop: everything verified    Swapoff
+//	off       Swapoff: the rest verified   Detach
+//	ended     Detach, Close, any failure   -
+//
+// # Locks
+//
+// Machine.mu and console.mu, neither held while anything else is waited for.
+//
+// # Not promised
+//
+// Speed: emulation is ten to a hundred times slower than a processor. Swap over a Unix socket or on the daemon's own
+// host, a restart of tmemd, and reconnection of the client: the guest reaches tmemd by TCP, as another host would.
+// Kernels other than Debian's 6.1 and 6.12 cloud kernels; they behave differently enough that both are worth running.
+//
+// # How to run it
+//
+//	go test -tags e2e -count=1 -timeout 20m -v ./deploy/vm
+//
+// It takes two to three minutes for each kernel on two cores. The first run downloads the kernel, 27 MB (6.1) or 34 MB (6.12).
+//
+//	TMEMD_VM_KERNEL  kernel series, separated by commas; default 6.1. Each is a subtest: 6.1,6.12 runs both
+//	TMEMD_VM_CACHE   where kernels are kept; default .cache/vm at the top of the repository. Remove it to get newer ones
+//	TMEMD_VM_SEED    seed of the guest's content and choices; default random. Each run prints its own
+//
+// A tool that is missing is named together with its Debian package.
+package vm
