@@ -6,7 +6,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 KERNELS     ?= 6.1,6.12
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
-               python3-libnbd fio xz-utils util-linux mount
+               python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev
 
 .PHONY: all build run test lint unit race interop e2e fuzz bench bench-nbd soak deps clean
 
@@ -30,7 +30,7 @@ lint: ## gofmt, vet, staticcheck; the import-direction test is in race
 unit: ## quick: no race detector, no outside programs
 	$(GO) test ./...
 
-race: ## unit, model and conformance tests under the race detector
+race: deps ## unit, model and conformance tests under the race detector
 	$(GO) test -race -timeout 15m ./...
 
 interop: deps build ## NBD clients that others wrote, faults on real file systems
