@@ -70,7 +70,7 @@ func (s *fakeService) Load(r LoadRequest) (Backend, error) {
 	return Backend{Name: r.Name, Kind: r.Kind, State: "active"}, nil
 }
 
-func (s *fakeService) Unload(name string) (Unload, error) {
+func (s *fakeService) Unload(name string) (Move, error) {
 	if name != "zcache" && name != "a/b c" {
 		return nil, &Error{Status: http.StatusNotFound, Message: "no backend " + name, Hint: "see tmemctl backend list"}
 	}
@@ -195,8 +195,8 @@ func TestRequests(t *testing.T) {
 func TestUnload(t *testing.T) {
 	service := &fakeService{unload: newFakeUnload(nil)}
 	c := startClient(t, service)
-	var events []UnloadEvent
-	err := c.Unload(context.Background(), "a/b c", func(e UnloadEvent) {
+	var events []MoveEvent
+	err := c.Unload(context.Background(), "a/b c", func(e MoveEvent) {
 		if events = append(events, e); len(events) == 2 {
 			close(service.unload.done)
 		}
@@ -205,7 +205,7 @@ func TestUnload(t *testing.T) {
 		t.Fatalf("Unload = %v after %d events", err, len(events))
 	}
 	for i, e := range events {
-		want := UnloadEvent{Backend: "a/b c", Progress: service.unload.Progress(), Done: i == 2}
+		want := MoveEvent{Backend: "a/b c", Operation: OperationUnload, Progress: service.unload.Progress(), Done: i == 2}
 		if e != want {
 			t.Errorf("event %d is %+v, want %+v", i, e, want)
 		}
@@ -217,11 +217,11 @@ func TestUnloadFails(t *testing.T) {
 	close(service.unload.done)
 	c := startClient(t, service)
 	var out strings.Builder
-	code := cli.Report(&out, c.Unload(context.Background(), "zcache", func(UnloadEvent) {}))
+	code := cli.Report(&out, c.Unload(context.Background(), "zcache", func(MoveEvent) {}))
 	if want := "error: storage is full\nhint: make room and unload again\n"; out.String() != want || code != cli.ExitFailed {
 		t.Errorf("code %d and %q, want %q", code, out.String(), want)
 	}
-	err := c.Unload(context.Background(), "tape", func(e UnloadEvent) { t.Errorf("event %+v", e) })
+	err := c.Unload(context.Background(), "tape", func(e MoveEvent) { t.Errorf("event %+v", e) })
 	if err == nil || err.Error() != "no backend tape" {
 		t.Errorf("Unload of what is not there: %v", err)
 	}
@@ -235,7 +235,7 @@ func TestUnloadOutlivesDeadline(t *testing.T) {
 	c := NewClient(start(t, service, func(s *Server) { s.http.ReadTimeout, s.http.ReadHeaderTimeout = timeout, timeout }))
 	defer c.Close()
 	events := 0
-	err := c.Unload(context.Background(), "zcache", func(UnloadEvent) {
+	err := c.Unload(context.Background(), "zcache", func(MoveEvent) {
 		if events++; events == 2 { // sent after the deadline
 			close(service.unload.done)
 		}
@@ -250,7 +250,7 @@ func TestUnloadClientLeaves(t *testing.T) {
 	service := &fakeService{unload: newFakeUnload(nil)}
 	c := startClient(t, service)
 	ctx, cancel := context.WithCancel(context.Background())
-	err := c.Unload(ctx, "zcache", func(UnloadEvent) { cancel() })
+	err := c.Unload(ctx, "zcache", func(MoveEvent) { cancel() })
 	if err == nil {
 		t.Fatal("a cancelled Unload reported success")
 	}
@@ -260,7 +260,7 @@ func TestUnloadClientLeaves(t *testing.T) {
 	default:
 	}
 	close(service.unload.done)
-	if err := c.Unload(context.Background(), "zcache", func(UnloadEvent) {}); err != nil {
+	if err := c.Unload(context.Background(), "zcache", func(MoveEvent) {}); err != nil {
 		t.Errorf("joining it afterwards: %v", err)
 	}
 }
@@ -287,8 +287,8 @@ func TestDaemonVanishes(t *testing.T) {
 	c := NewClient(socket)
 	defer c.Close()
 	moved := uint64(0)
-	err = c.Unload(context.Background(), "zcache", func(e UnloadEvent) { moved = e.Moved })
-	if err == nil || err.Error() != "lost the daemon while it was unloading zcache: it closed the connection" || moved != 5 {
+	err = c.Unload(context.Background(), "zcache", func(e MoveEvent) { moved = e.Moved })
+	if err == nil || err.Error() != "lost the daemon during the unload of zcache: it closed the connection" || moved != 5 {
 		t.Errorf("Unload = %v, moved %d", err, moved)
 	}
 	l.Close()

@@ -66,20 +66,67 @@ func (c *Client) Load(ctx context.Context, request LoadRequest) (b Backend, err 
 	return b, err
 }
 
+// Freeze stops a backend's stores.
+func (c *Client) Freeze(ctx context.Context, name, reason string) (b Backend, err error) {
+	err = c.ask(ctx, http.MethodPost, backendPath(name, "freeze"), FreezeRequest{Reason: reason}, &b)
+	return b, err
+}
+
+// Thaw lets a frozen backend take stores again.
+func (c *Client) Thaw(ctx context.Context, name string) (b Backend, err error) {
+	err = c.ask(ctx, http.MethodPost, backendPath(name, "thaw"), nil, &b)
+	return b, err
+}
+
+// Cancel ends the move of a backend's pages that is under way.
+func (c *Client) Cancel(ctx context.Context, name string) (b Backend, err error) {
+	err = c.ask(ctx, http.MethodPost, backendPath(name, "cancel"), nil, &b)
+	return b, err
+}
+
+// Order changes the order in which pages are offered to backends.
+func (c *Client) Order(ctx context.Context, names []string) (b []Backend, err error) {
+	err = c.ask(ctx, http.MethodPut, "/v1/backends/order", OrderRequest{Names: names}, &b)
+	return b, err
+}
+
 // Unload unloads a backend and returns when it is gone, or why it is not.
 // report is called for every line of progress and for the last one.
-func (c *Client) Unload(ctx context.Context, name string, report func(UnloadEvent)) error {
-	response, err := c.send(ctx, http.MethodPost, "/v1/backends/"+url.PathEscape(name)+"/unload", nil)
+func (c *Client) Unload(ctx context.Context, name string, report func(MoveEvent)) error {
+	return c.follow(ctx, name, OperationUnload, nil, report)
+}
+
+// Replace is like Unload, with another backend taking the place and the pages.
+func (c *Client) Replace(ctx context.Context, name string, with LoadRequest, report func(MoveEvent)) error {
+	return c.follow(ctx, name, OperationReplace, with, report)
+}
+
+// Shrink moves some of a backend's coldest pages to storage.
+func (c *Client) Shrink(ctx context.Context, name string, by MoveRequest, report func(MoveEvent)) error {
+	return c.follow(ctx, name, OperationShrink, by, report)
+}
+
+// Migrate moves some of a backend's coldest pages to the backends after it.
+func (c *Client) Migrate(ctx context.Context, name string, by MoveRequest, report func(MoveEvent)) error {
+	return c.follow(ctx, name, OperationMigrate, by, report)
+}
+
+func backendPath(name, operation string) string {
+	return "/v1/backends/" + url.PathEscape(name) + "/" + operation
+}
+
+func (c *Client) follow(ctx context.Context, name, operation string, request any, report func(MoveEvent)) error {
+	response, err := c.send(ctx, http.MethodPost, backendPath(name, operation), request)
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
 	decoder := json.NewDecoder(response.Body)
 	for {
-		var event UnloadEvent
+		var event MoveEvent
 		if err := decoder.Decode(&event); err != nil {
-			return cli.Failure("the unload goes on if the daemon runs; tmemctl status tells",
-				"lost the daemon while it was unloading %s: %v", name, plain(err))
+			return cli.Failure("the "+operation+" goes on if the daemon runs; tmemctl status tells",
+				"lost the daemon during the %s of %s: %v", operation, name, plain(err))
 		}
 		report(event)
 		if event.Error != "" {

@@ -9,16 +9,25 @@
 //	GET  /v1/exports                 → []Export
 //	GET  /v1/backends                → []Backend
 //	POST /v1/backends  LoadRequest   → 201 Backend
-//	POST /v1/backends/NAME/unload    → 200, one UnloadEvent a line, the last with done or error
+//	PUT  /v1/backends/order          OrderRequest  → []Backend
+//	POST /v1/backends/NAME/freeze    FreezeRequest → Backend
+//	POST /v1/backends/NAME/thaw      → Backend
+//	POST /v1/backends/NAME/cancel    → Backend
+//	POST /v1/backends/NAME/unload    → moves
+//	POST /v1/backends/NAME/replace   LoadRequest → moves
+//	POST /v1/backends/NAME/shrink    MoveRequest → moves
+//	POST /v1/backends/NAME/migrate   MoveRequest → moves
+//
+// where moves is 200 and one MoveEvent a line, the last with done or error.
 //
 // Every other answer is an [Error] as JSON with a status of 4xx or 5xx.
 //
 // Invariants:
 //
 //	A1  A request is at most 64 KiB long and has to arrive within 10 seconds.
-//	A2  A drain belongs to the daemon, not to the request that began it: it goes on
+//	A2  A move belongs to the daemon, not to the request that began it: it goes on
 //	    when the client goes away, and a second request for it joins it.
-//	A3  A client that stops reading an unload's lines loses the connection, and
+//	A3  A client that stops reading a move's lines loses the connection, and
 //	    nothing else.
 //
 // Not promised: that snapshots of one answer are of one instant.

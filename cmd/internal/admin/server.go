@@ -22,12 +22,25 @@ type Service interface {
 	// Load loads a backend and returns it.
 	Load(LoadRequest) (Backend, error)
 
-	// Unload begins to unload a backend, or joins the unload that is under way.
-	Unload(name string) (Unload, error)
+	// Freeze, Thaw and Cancel change a backend's state and return it.
+	Freeze(name, reason string) (Backend, error)
+	Thaw(name string) (Backend, error)
+	Cancel(name string) (Backend, error)
+
+	// Order changes the order of backends and returns them in it.
+	Order(names []string) ([]Backend, error)
+
+	// These begin to move pages, or join the same move if it is under way.
+	Unload(name string) (Move, error)
+	Replace(name string, with LoadRequest) (Move, error)
+	Shrink(name string, by MoveRequest) (Move, error)
+	Migrate(name string, by MoveRequest) (Move, error)
 }
 
-// Unload is one unload of a backend.
-type Unload interface {
+// Move is one move of a backend's pages.
+type Move interface {
+	Operation() string
+	Into() string // see MoveEvent
 	Progress() Progress
 	Done() <-chan struct{} // closed when it ended, well or not
 	Err() error            // how it ended; nil before
@@ -57,7 +70,7 @@ func NewServer(service Service, log *slog.Logger) *Server {
 	mux.HandleFunc("GET /v1/exports", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, service.Exports()) })
 	mux.HandleFunc("GET /v1/backends", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, service.Backends()) })
 	mux.HandleFunc("POST /v1/backends", s.load)
-	mux.HandleFunc("POST /v1/backends/{name}/unload", s.unload)
+	s.handleLifecycle(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, &Error{
 			Status: http.StatusNotFound, Message: fmt.Sprintf("no such request: %s %s", r.Method, r.URL.Path),
@@ -94,19 +107,31 @@ func (s *Server) Close() error {
 }
 
 func (s *Server) load(w http.ResponseWriter, r *http.Request) {
-	var request LoadRequest
-	decoder := json.NewDecoder(r.Body)
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&request); err != nil {
-		s.refuse(w, badRequest(err))
+	serve(s, w, r, http.StatusCreated, s.service.Load)
+}
+
+// serve decodes a request and answers what do makes of it.
+func serve[Request, Answer any](s *Server, w http.ResponseWriter, r *http.Request, status int, do func(Request) (Answer, error)) {
+	var request Request
+	if err := decode(r, &request); err != nil {
+		s.refuse(w, err)
 		return
 	}
-	backend, err := s.service.Load(request)
+	answer, err := do(request)
 	if err != nil {
 		s.refuse(w, err)
 		return
 	}
-	s.answer(w, http.StatusCreated, backend)
+	s.answer(w, status, answer)
+}
+
+func decode(r *http.Request, request any) error {
+	decoder := json.NewDecoder(r.Body)
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(request); err != nil {
+		return badRequest(err)
+	}
+	return nil
 }
 
 func badRequest(err error) *Error {
@@ -117,38 +142,6 @@ func badRequest(err error) *Error {
 	return &Error{
 		Status: http.StatusBadRequest, Message: "the request is not what it should be: " + err.Error(),
 		Hint: "are tmemctl and tmemd of the same version?",
-	}
-}
-
-// unload streams progress until the drain has ended or the client is gone.
-func (s *Server) unload(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("name")
-	unload, err := s.service.Unload(name)
-	if err != nil {
-		s.refuse(w, err)
-		return
-	}
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	tick := time.NewTicker(progressEvery)
-	defer tick.Stop()
-	for {
-		event := UnloadEvent{Backend: name, Progress: unload.Progress()}
-		if s.line(w, event) != nil {
-			return // the drain goes on (A2)
-		}
-		select {
-		case <-tick.C:
-		case <-r.Context().Done():
-			return
-		case <-unload.Done():
-			event := UnloadEvent{Backend: name, Progress: unload.Progress(), Done: true}
-			if err := unload.Err(); err != nil {
-				told := asError(err)
-				event.Done, event.Error, event.Hint = false, told.Message, told.Hint
-			}
-			_ = s.line(w, event) // nobody left to tell if it fails
-			return
-		}
 	}
 }
 

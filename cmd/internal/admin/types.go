@@ -76,15 +76,15 @@ type Backend struct {
 	Refused         map[string]uint64 `json:"refused"` // pages not taken, by reason
 	LoadErrors      uint64            `json:"load_errors"`
 	CorruptLoads    uint64            `json:"corrupt_loads"`
-	Drain           *Progress         `json:"drain,omitempty"` // the latest one
+	Drain           *Progress         `json:"drain,omitempty"` // the latest move of its pages
 }
 
-// Progress is how far a drain is. Pages that the client drops meanwhile leave
+// Progress is how far a move of a backend's pages is. Pages that the client drops meanwhile leave
 // without being moved, so moved and left need not add up to total.
 type Progress struct {
 	Running        bool    `json:"running"`
 	Total          uint64  `json:"total"` // pages when it began
-	Moved          uint64  `json:"moved"` // pages written to storage
+	Moved          uint64  `json:"moved"` // pages moved
 	Left           uint64  `json:"left"`  // pages to go
 	PagesPerSecond float64 `json:"pages_per_second"`
 	SecondsLeft    float64 `json:"seconds_left"` // 0 if it cannot be told
@@ -112,12 +112,38 @@ type LoadRequest struct {
 	Size string `json:"size,omitempty"` // "20%", "1GiB"; default: the kind's own
 }
 
-// UnloadEvent is one line of an unload's answer.
-type UnloadEvent struct {
-	Backend string `json:"backend"`
+// FreezeRequest asks for a backend to take no more pages.
+type FreezeRequest struct {
+	Reason string `json:"reason,omitempty"` // shown where the state is
+}
+
+// OrderRequest asks for pages to be offered to backends in another order.
+type OrderRequest struct {
+	Names []string `json:"names"` // the others keep their order, after these
+}
+
+// MoveRequest asks for some of a backend's pages to be moved: one of the two.
+type MoveRequest struct {
+	Pages uint64 `json:"pages,omitempty"`
+	Bytes string `json:"bytes,omitempty"` // of pages: "512MiB"
+}
+
+// What a Move does, as MoveEvent spells it.
+const (
+	OperationUnload  = "unload"
+	OperationReplace = "replace"
+	OperationShrink  = "shrink"
+	OperationMigrate = "migrate"
+)
+
+// MoveEvent is one line of the answer to an unload, replace, shrink or migrate.
+type MoveEvent struct {
+	Backend   string `json:"backend"`
+	Operation string `json:"operation,omitempty"`
+	Into      string `json:"into,omitempty"` // backends that pages are offered to, before storage gets them
 	Progress
-	Done  bool   `json:"done,omitempty"`  // the last line: it is gone
-	Error string `json:"error,omitempty"` // the last line: it stays
+	Done  bool   `json:"done,omitempty"`  // the last line: it is done
+	Error string `json:"error,omitempty"` // the last line: it stopped
 	Hint  string `json:"hint,omitempty"`
 }
 

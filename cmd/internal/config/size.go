@@ -76,3 +76,6 @@ func (s Size) Of(ram int64) int64 {
 	bytes := ram/100*percent + ram%100*percent/100 // ram*percent might not fit
 	return max(bytes/mib*mib, mib)
 }
+
+// Bytes returns a size that is not a percentage.
+func (s Size) Bytes() (bytes int64, absolute bool) { return int64(s.bytes), s.percent == 0 }

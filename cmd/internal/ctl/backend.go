@@ -59,28 +59,42 @@ func (t *tool) backendLoad() *cobra.Command {
 func (t *tool) backendUnload() *cobra.Command {
 	return &cobra.Command{
 		Use:   "unload NAME",
-		Short: "Move a backend's pages to storage while swap is in use, then let it go",
-		Long: "Move a backend's pages to storage while swap is in use, then let it go.\n\n" +
+		Short: "Move a backend's pages on while swap is in use, then let it go",
+		Long: "Move a backend's pages to the backends after it and to storage while swap is in use,\n" +
+			"then let it go.\n\n" +
 			"The daemon goes on with it if tmemctl is interrupted. If storage fails, the backend\n" +
 			"stays, with every page that was not moved, and can be unloaded again.",
 		Args: oneArgument("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return t.ask(c, func(ctx context.Context, client *admin.Client) error {
-				p := newProgress(t.out, t.json, time.Now)
-				err := client.Unload(ctx, args[0], p.report)
-				p.end()
-				if err != nil && errors.Is(ctx.Err(), context.Canceled) {
-					return cli.Failure("tmemctl backend list shows how far it is", "interrupted; the daemon goes on unloading %s", args[0])
-				}
-				return err
+			return t.follow(c, args[0], func(ctx context.Context, client *admin.Client, report func(admin.MoveEvent)) error {
+				return client.Unload(ctx, args[0], report)
 			})
 		},
-		ValidArgsFunction: t.complete(func(s admin.Status) []string {
-			var names []string
-			for _, b := range s.Backends {
-				names = append(names, b.Name)
-			}
-			return names
-		}),
+		ValidArgsFunction: t.completeBackends(),
 	}
+}
+
+// follow shows the progress of a move that begins with do.
+func (t *tool) follow(c *cobra.Command, name string, do func(context.Context, *admin.Client, func(admin.MoveEvent)) error) error {
+	return t.ask(c, func(ctx context.Context, client *admin.Client) error {
+		p := newProgress(t.out, t.json, time.Now)
+		operation := c.Name()
+		err := do(ctx, client, p.report)
+		p.end()
+		if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+			return cli.Failure("tmemctl backend list shows how far it is, tmemctl backend cancel "+name+" ends it",
+				"interrupted; the daemon goes on %s %s", verbs[operation].doing, name)
+		}
+		return err
+	})
+}
+
+func (t *tool) completeBackends() cobra.CompletionFunc {
+	return t.complete(func(s admin.Status) []string {
+		var names []string
+		for _, b := range s.Backends {
+			names = append(names, b.Name)
+		}
+		return names
+	})
 }

@@ -64,7 +64,8 @@ func (t *tool) root(version string) *cobra.Command {
 	flags.StringVar(&t.socket, "socket", "", "`path` of the daemon's admin socket (default: admin.sock in its folder)")
 	flags.BoolVar(&t.json, "json", false, "print JSON")
 	root.AddCommand(t.status(), t.group("export", "Look at exports", t.exportList()),
-		t.group("backend", "Look at, load and unload backends", t.backendList(), t.backendLoad(), t.backendUnload()))
+		t.group("backend", "Look at, load and unload backends", t.backendList(), t.backendLoad(), t.backendUnload(), t.backendReplace(),
+			t.backendFreeze(), t.backendThaw(), t.backendOrder(), t.backendShrink(), t.backendMigrate(), t.backendCancel()))
 	return root
 }
 

@@ -45,7 +45,7 @@ func newProgress(out io.Writer, asJSON bool, now func() time.Time) *progressRepo
 }
 
 // report tells about one event of the daemon.
-func (p *progressReport) report(e admin.UnloadEvent) {
+func (p *progressReport) report(e admin.MoveEvent) {
 	switch {
 	case p.json:
 		text, err := json.Marshal(e)
@@ -64,7 +64,7 @@ func (p *progressReport) report(e admin.UnloadEvent) {
 }
 
 // draw draws the bar over the last one. The last event leaves a line.
-func (p *progressReport) draw(e admin.UnloadEvent) {
+func (p *progressReport) draw(e admin.MoveEvent) {
 	line := bar(e, p.width())
 	if e.Done {
 		line = doneLine(e)
@@ -85,7 +85,7 @@ func (p *progressReport) end() {
 }
 
 // share is how much of a drain is behind it, from 0 to 1.
-func share(e admin.UnloadEvent) float64 {
+func share(e admin.MoveEvent) float64 {
 	if e.Total == 0 {
 		return 1
 	}
@@ -94,7 +94,7 @@ func share(e admin.UnloadEvent) float64 {
 
 // bar draws progress in one line of the width, which it never fills: a full
 // line would scroll.
-func bar(e admin.UnloadEvent, width int) string {
+func bar(e admin.MoveEvent, width int) string {
 	before := fmt.Sprintf("%s %3.0f %% ", e.Backend, 100*share(e))
 	after := " " + pages(int64(e.Left)) + " left" + rate(e)
 	room := width - 1 - len(before) - len(after) - 2
@@ -106,12 +106,21 @@ func bar(e admin.UnloadEvent, width int) string {
 	return before + "[" + strings.Repeat("#", full) + strings.Repeat(".", room-full) + "]" + after
 }
 
-func progressLine(e admin.UnloadEvent) string {
-	return fmt.Sprintf("unloading %s: %.0f %%, %s left%s", e.Backend, 100*share(e), pages(int64(e.Left)), rate(e))
+func progressLine(e admin.MoveEvent) string {
+	return fmt.Sprintf("%s %s: %.0f %%, %s left%s", verbs[e.Operation].doing, e.Backend, 100*share(e), pages(int64(e.Left)), rate(e))
+}
+
+// verbs are the words for a move under way and for one that is done.
+var verbs = map[string]struct{ doing, done string }{
+	"":                     {"moving pages of", "moved pages of"},
+	admin.OperationUnload:  {"unloading", "unloaded"},
+	admin.OperationReplace: {"replacing", "replaced"},
+	admin.OperationShrink:  {"shrinking", "shrank"},
+	admin.OperationMigrate: {"migrating pages of", "migrated pages of"},
 }
 
 // rate tells speed and the time left, once they are known.
-func rate(e admin.UnloadEvent) string {
+func rate(e admin.MoveEvent) string {
 	if e.PagesPerSecond <= 0 || e.Left == 0 {
 		return ""
 	}
@@ -119,9 +128,20 @@ func rate(e admin.UnloadEvent) string {
 	return fmt.Sprintf(", %s/s, %s", cli.Bytes(uint64(e.PagesPerSecond*backends.PageSize)), left)
 }
 
-func doneLine(e admin.UnloadEvent) string {
-	if e.Total == 0 {
-		return fmt.Sprintf("unloaded %s: it was empty", e.Backend)
+func doneLine(e admin.MoveEvent) string {
+	line := verbs[e.Operation].done + " " + e.Backend
+	if e.Operation == admin.OperationReplace {
+		line += " by " + e.Into
 	}
-	return fmt.Sprintf("unloaded %s: its %s of pages are on storage, its memory is free", e.Backend, pages(int64(e.Total)))
+	switch {
+	case e.Operation == admin.OperationShrink:
+		return fmt.Sprintf("%s: %s of its coldest pages are on storage now", line, pages(int64(e.Moved)))
+	case e.Operation == admin.OperationMigrate:
+		return fmt.Sprintf("%s: %s of the coldest went to %s", line, pages(int64(e.Moved)), e.Into)
+	case e.Total == 0:
+		return line + ": it was empty"
+	case e.Into == "":
+		return fmt.Sprintf("%s: its %s of pages are on storage, its memory is free", line, pages(int64(e.Total)))
+	}
+	return fmt.Sprintf("%s: its %s of pages went to %s or storage, its memory is free", line, pages(int64(e.Total)), e.Into)
 }

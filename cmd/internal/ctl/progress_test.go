@@ -10,21 +10,21 @@ import (
 )
 
 // drainEvents are those of an unload of 1,000 pages, half a second apart.
-func drainEvents() []admin.UnloadEvent {
-	var events []admin.UnloadEvent
+func drainEvents() []admin.MoveEvent {
+	var events []admin.MoveEvent
 	for i := range uint64(11) {
-		e := admin.UnloadEvent{Backend: "zcache", Progress: admin.Progress{Running: true, Total: 1000, Moved: 100 * i, Left: 1000 - 100*i}}
+		e := admin.MoveEvent{Backend: "zcache", Operation: admin.OperationUnload, Progress: admin.Progress{Running: true, Total: 1000, Moved: 100 * i, Left: 1000 - 100*i}}
 		if i > 0 {
 			e.PagesPerSecond = 200
 			e.SecondsLeft = float64(e.Left) / 200
 		}
 		events = append(events, e)
 	}
-	return append(events, admin.UnloadEvent{Backend: "zcache", Progress: admin.Progress{Total: 1000, Moved: 1000}, Done: true})
+	return append(events, admin.MoveEvent{Backend: "zcache", Operation: admin.OperationUnload, Progress: admin.Progress{Total: 1000, Moved: 1000}, Done: true})
 }
 
 // play gives the events to a report, half a second apart.
-func play(out *strings.Builder, asJSON bool, width int, events []admin.UnloadEvent) {
+func play(out *strings.Builder, asJSON bool, width int, events []admin.MoveEvent) {
 	now := time.Unix(1700000000, 0)
 	p := newProgress(out, asJSON, func() time.Time { return now })
 	if width > 0 {
@@ -53,7 +53,7 @@ unloaded zcache: its 3.9 MiB of pages are on storage, its memory is free
 func TestProgressBar(t *testing.T) {
 	var out strings.Builder
 	events := drainEvents()
-	play(&out, false, 72, []admin.UnloadEvent{events[0], events[5], events[11]})
+	play(&out, false, 72, []admin.MoveEvent{events[0], events[5], events[11]})
 	want := "\rzcache   0 % [" + strings.Repeat(".", 43) + "] 3.9 MiB left" +
 		"\rzcache  50 % [" + strings.Repeat("#", 15) + strings.Repeat(".", 15) + "] 2 MiB left, 800 KiB/s, 3s" +
 		"\runloaded zcache: its 3.9 MiB of pages are on storage, its memory is free\n"
@@ -78,7 +78,7 @@ func TestProgressBar(t *testing.T) {
 }
 
 func TestProgressFails(t *testing.T) {
-	events := append(drainEvents()[:3], admin.UnloadEvent{Backend: "zcache", Error: "storage is full"})
+	events := append(drainEvents()[:3], admin.MoveEvent{Backend: "zcache", Operation: admin.OperationUnload, Error: "storage is full"})
 	var out strings.Builder
 	play(&out, false, 60, events)
 	if got := out.String(); !strings.HasSuffix(got, "\n") || strings.Contains(got, "full") {
@@ -89,8 +89,8 @@ func TestProgressFails(t *testing.T) {
 func TestProgressJSON(t *testing.T) {
 	var out strings.Builder
 	play(&out, true, 60, drainEvents()[10:])
-	want := `{"backend":"zcache","running":true,"total":1000,"moved":1000,"left":0,"pages_per_second":200,"seconds_left":0}
-{"backend":"zcache","running":false,"total":1000,"moved":1000,"left":0,"pages_per_second":0,"seconds_left":0,"done":true}
+	want := `{"backend":"zcache","operation":"unload","running":true,"total":1000,"moved":1000,"left":0,"pages_per_second":200,"seconds_left":0}
+{"backend":"zcache","operation":"unload","running":false,"total":1000,"moved":1000,"left":0,"pages_per_second":0,"seconds_left":0,"done":true}
 `
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", out.String(), want)

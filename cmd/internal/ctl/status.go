@@ -117,7 +117,11 @@ func printBackends(w io.Writer, list []admin.Backend) {
 			fmt.Fprintf(w, "%s is %s: %s\n", b.Name, b.State, b.Reason)
 		}
 		if b.Drain != nil && b.Drain.Running {
-			fmt.Fprintln(w, progressLine(admin.UnloadEvent{Backend: b.Name, Progress: *b.Drain}))
+			event := admin.MoveEvent{Backend: b.Name, Progress: *b.Drain}
+			if b.State == "draining" {
+				event.Operation = admin.OperationUnload
+			}
+			fmt.Fprintln(w, progressLine(event))
 		}
 	}
 }

@@ -50,7 +50,7 @@ type Daemon struct {
 	folder      *state.Folder   // immutable after Open, as is all down to bound
 	exports     []config.Export // with the sizes that they have
 	frontswap   *frontswap.Frontswap
-	unloads     *unloads
+	moves       *moves
 	devices     []*tier.Device // in the order of exports
 	admin       *admin.Server
 	metrics     *metrics.Server // nil if metrics are off
@@ -89,7 +89,7 @@ var phaseNames = [...]string{admin.PhaseServing, admin.PhaseDraining, admin.Phas
 // backends. Nothing is served before Run. An error leaves nothing open.
 func Open(o Options) (*Daemon, error) {
 	d := &Daemon{config: o.Config, options: o, log: o.Log, started: time.Now(), frontswap: frontswap.New(o.Log)}
-	d.unloads = newUnloads(d.frontswap)
+	d.moves = newMoves(d.frontswap)
 	if d.options.OpenStorage == nil {
 		d.options.OpenStorage = openFile
 	}
@@ -254,14 +254,22 @@ func (d *Daemon) loadConfigured() error {
 }
 
 func (d *Daemon) loadBackend(kind, name string, size int64) error {
-	b, err := kinds[kind](size)
+	b, err := d.makeBackend(kind, name, size)
 	if err != nil {
-		return fmt.Errorf("load backend %s: %w", name, err)
+		return err
 	}
 	if err := d.frontswap.Register(name, b); err != nil {
 		return errors.Join(err, b.Close())
 	}
 	return nil
+}
+
+func (d *Daemon) makeBackend(kind, name string, size int64) (backends.Backend, error) {
+	b, err := kinds[kind](size)
+	if err != nil {
+		return nil, fmt.Errorf("load backend %s: %w", name, err)
+	}
+	return b, nil
 }
 
 func (d *Daemon) newNBD() (*nbd.Server, error) {
@@ -307,19 +315,19 @@ func (d *Daemon) close() error {
 		errs = append(errs, d.metrics.Close())
 	}
 	d.running.Wait()
-	d.unloads.tasks.Wait()
+	d.moves.tasks.Wait()
 	for _, device := range d.devices {
 		errs = append(errs, device.Close())
 	}
 	for _, b := range d.frontswap.Backends() { // empty now: its areas are closed
-		u, err := d.unloads.start(b.Name)
+		u, err := d.moves.unload(b.Name)
 		if err == nil {
 			<-u.done
-			err = u.err
+			err = u.Err()
 		}
 		errs = append(errs, err)
 	}
-	d.unloads.tasks.Wait()
+	d.moves.tasks.Wait()
 	if d.folder != nil {
 		errs = append(errs, d.folder.Close())
 	}
@@ -330,13 +338,10 @@ func (d *Daemon) close() error {
 func (d *Daemon) loadRequested(kind, name string, size int64) error {
 	d.loading.Lock()
 	defer d.loading.Unlock()
-	if now := phase(d.phase.Load()); now != phaseServing {
-		return &admin.Error{
-			Status: http.StatusConflict, Message: "tmemd is being stopped, and loads no backend any more",
-			Hint: "load it after the next start",
-		}
+	if err := d.mayChange("loads no backend"); err != nil {
+		return err
 	}
-	if d.unloads.underWay(name) {
+	if d.moves.unloading(name) {
 		return &admin.Error{
 			Status: http.StatusConflict, Message: fmt.Sprintf("backend %s is being unloaded", name),
 			Hint: "wait for its end (tmemctl backend list), or use another name",
@@ -344,10 +349,7 @@ func (d *Daemon) loadRequested(kind, name string, size int64) error {
 	}
 	err := d.loadBackend(kind, name, size)
 	if errors.Is(err, frontswap.ErrExists) {
-		return &admin.Error{
-			Status: http.StatusConflict, Message: err.Error(),
-			Hint: "choose another name with --name, or unload that one first",
-		}
+		return lifecycleError(err)
 	}
 	return err
 }

@@ -288,7 +288,7 @@ func TestStopWithFullStorage(t *testing.T) {
 
 	// An operator gets the same answer, with the cure.
 	var out strings.Builder
-	cli.Report(&out, i.client.Unload(context.Background(), "zcache", func(admin.UnloadEvent) {}))
+	cli.Report(&out, i.client.Unload(context.Background(), "zcache", func(admin.MoveEvent) {}))
 	if !strings.Contains(out.String(), "no space left on device") ||
 		!strings.HasSuffix(out.String(), "hint: nothing is lost: make room where the storage is, then unload again\n") {
 		t.Errorf("Unload said %q", out.String())
@@ -377,9 +377,9 @@ func TestStopJoinsUnload(t *testing.T) {
 	gate := make(chan struct{})
 	storage.gate.Store(&gate)
 	unloaded := make(chan error, 2)
-	var last admin.UnloadEvent
+	var last admin.MoveEvent
 	go func() {
-		unloaded <- i.client.Unload(context.Background(), "zcache", func(e admin.UnloadEvent) { last = e })
+		unloaded <- i.client.Unload(context.Background(), "zcache", func(e admin.MoveEvent) { last = e })
 	}()
 	i.awaitLog("backend draining")
 	if _, err := i.client.Load(context.Background(), admin.LoadRequest{Kind: "zcache"}); err == nil || err.Error() != "backend zcache is being unloaded" {
@@ -415,7 +415,7 @@ func TestLoadAndUnload(t *testing.T) {
 	if e := i.status().Exports[0]; e.Pages.Backends["second"] != 20 || e.Pages.Storage != 10 || e.SuccStores != 20 || e.FailedStores != 10 {
 		t.Errorf("with a backend: %+v", e)
 	}
-	must(t, i.client.Unload(ctx, "second", func(admin.UnloadEvent) {}))
+	must(t, i.client.Unload(ctx, "second", func(admin.MoveEvent) {}))
 	must(t, c.CheckPages(9, 0, 30))
 	if s := i.status(); s.Exports[0].Pages.Storage != 30 || len(s.Backends) != 0 {
 		t.Errorf("after the unload: %+v", s)
@@ -441,7 +441,7 @@ func TestLoadAndUnload(t *testing.T) {
 			t.Errorf("Load(%+v) = %v, want %s", test.request, err, test.text)
 		}
 	}
-	if err := i.client.Unload(ctx, "second", func(admin.UnloadEvent) {}); err == nil || err.Error() != "no backend second is loaded" {
+	if err := i.client.Unload(ctx, "second", func(admin.MoveEvent) {}); err == nil || err.Error() != "no backend second is loaded" {
 		t.Errorf("Unload of what is gone: %v", err)
 	}
 	i.stop()

@@ -22,13 +22,15 @@
 //	E3  If a stop fails, the daemon serves on as if nobody had asked, and the next
 //	    signal tries again. Only if it cannot even note that it is not clean any
 //	    more does it stay between the two, serving nobody and losing nothing.
-//	E4  There is one unload of a backend at a time; everybody who wants one joins it.
-//	E5  No backend is registered from the moment in which a stop begins.
+//	E4  There is one unload or replacement of a backend at a time; everybody who
+//	    wants to see it gone joins it. It puts an end to a shrink or migration.
+//	E5  No backend is registered from the moment in which a stop begins, but by a
+//	    replacement that was under way, which the stop waits for.
 //
 // # Locks
 //
-// loading is held to load a backend and to begin a stop (E5); unloads.mu below
-// it, for a moment each time. mu guards what the NBD server is replaced in and
+// loading is held to load a backend, to begin to replace one, and to begin a stop
+// (E5); moves.mu below it, for a moment each time. mu guards what the NBD server is replaced in and
 // nothing else is locked under it.
 //
 // # Not promised

@@ -72,28 +72,11 @@ func (s service) Backends() []admin.Backend { return showBackends(s.d.frontswap.
 
 // Load implements admin.Service.
 func (s service) Load(r admin.LoadRequest) (admin.Backend, error) {
-	if !slices.Contains(Kinds(), r.Kind) {
-		return admin.Backend{}, &admin.Error{
-			Status: http.StatusBadRequest, Message: fmt.Sprintf("there is no backend of the kind %q", r.Kind),
-			Hint: "use " + strings.Join(Kinds(), " or "),
-		}
-	}
-	name := r.Name
-	if name == "" {
-		name = r.Kind
-	}
-	if wrong := config.CheckBackendName(name); wrong != nil {
-		return admin.Backend{}, &admin.Error{Status: http.StatusBadRequest, Message: wrong.Problem, Hint: wrong.Hint}
-	}
-	text := r.Size
-	if text == "" {
-		text = config.DefaultBackendSize
-	}
-	size, err := config.BackendSize(text, s.d.options.RAM)
+	kind, name, size, err := s.checkLoad(r)
 	if err != nil {
-		return admin.Backend{}, &admin.Error{Status: http.StatusBadRequest, Message: "size: " + err.Error(), Hint: config.SizeSyntax}
+		return admin.Backend{}, err
 	}
-	if err := s.d.loadRequested(r.Kind, name, size); err != nil {
+	if err := s.d.loadRequested(kind, name, size); err != nil {
 		return admin.Backend{}, err
 	}
 	b, found := findBackend(s.d.frontswap, name)
@@ -103,13 +86,39 @@ func (s service) Load(r admin.LoadRequest) (admin.Backend, error) {
 	return showBackend(b), nil
 }
 
+// checkLoad fills in what a request leaves out.
+func (s service) checkLoad(r admin.LoadRequest) (kind, name string, size int64, err error) {
+	if !slices.Contains(Kinds(), r.Kind) {
+		return "", "", 0, &admin.Error{
+			Status: http.StatusBadRequest, Message: fmt.Sprintf("there is no backend of the kind %q", r.Kind),
+			Hint: "use " + strings.Join(Kinds(), " or "),
+		}
+	}
+	name = r.Name
+	if name == "" {
+		name = r.Kind
+	}
+	if wrong := config.CheckBackendName(name); wrong != nil {
+		return "", "", 0, &admin.Error{Status: http.StatusBadRequest, Message: wrong.Problem, Hint: wrong.Hint}
+	}
+	text := r.Size
+	if text == "" {
+		text = config.DefaultBackendSize
+	}
+	size, err = config.BackendSize(text, s.d.options.RAM)
+	if err != nil {
+		return "", "", 0, &admin.Error{Status: http.StatusBadRequest, Message: "size: " + err.Error(), Hint: config.SizeSyntax}
+	}
+	return r.Kind, name, size, nil
+}
+
 // Unload implements admin.Service.
-func (s service) Unload(name string) (admin.Unload, error) {
-	u, err := s.d.unloads.start(name)
+func (s service) Unload(name string) (admin.Move, error) {
+	m, err := s.d.moves.unload(name)
 	if err != nil {
 		return nil, err
 	}
-	return u, nil
+	return m, nil
 }
 
 func (d *Daemon) showExports(s metrics.Snapshot) []admin.Export {

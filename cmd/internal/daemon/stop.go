@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/tmemd/tmemd/frontswap"
 )
 
 const (
@@ -114,26 +116,28 @@ func (d *Daemon) drainAll(signals <-chan os.Signal) (hurry bool, err error) {
 }
 
 // unloadAll unloads one backend after the other, so that storage sees one
-// sequential stream. It joins unloads that are under way.
+// sequential stream; the last first, so that no page moves through the chain.
+// It joins unloads and replacements that are under way; what these load is
+// unloaded too. An unload that somebody cancelled just before is begun anew.
 func (d *Daemon) unloadAll() error {
 	for {
 		loaded := d.frontswap.Backends()
 		if len(loaded) == 0 {
 			return nil
 		}
-		name := loaded[0].Name
-		u, err := d.unloads.start(name)
+		name := loaded[len(loaded)-1].Name
+		m, err := d.moves.unload(name)
 		if err != nil {
 			continue // it went meanwhile
 		}
-		<-u.done
-		if u.err == nil {
+		<-m.done
+		if m.err == nil || errors.Is(m.cause, frontswap.ErrCancelled) {
 			continue
 		}
 		if _, stays := findBackend(d.frontswap, name); stays {
-			return u.err
+			return m.err
 		}
-		d.log.Warn("backend gone, not without trouble", "backend", name, "error", u.err)
+		d.log.Warn("backend gone, not without trouble", "backend", name, "error", m.err)
 	}
 }
 

@@ -1,0 +1,101 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"reflect"
+	"testing"
+)
+
+func (u *fakeUnload) Operation() string { return OperationUnload }
+func (u *fakeUnload) Into() string      { return "" }
+
+// fakeMove is a move that is over at once.
+type fakeMove struct {
+	operation, into string
+	left            uint64
+}
+
+func (m fakeMove) Operation() string  { return m.operation }
+func (m fakeMove) Into() string       { return m.into }
+func (m fakeMove) Progress() Progress { return Progress{Total: m.left, Moved: m.left} }
+func (m fakeMove) Err() error         { return nil }
+func (m fakeMove) Done() <-chan struct{} {
+	done := make(chan struct{})
+	close(done)
+	return done
+}
+
+// The fake answers with what it was asked for.
+func (s *fakeService) Freeze(name, reason string) (Backend, error) {
+	return Backend{Name: name, State: "frozen", Reason: reason}, nil
+}
+
+func (s *fakeService) Thaw(name string) (Backend, error) {
+	return Backend{Name: name, State: "active"}, nil
+}
+
+func (s *fakeService) Cancel(name string) (Backend, error) {
+	return Backend{}, &Error{Status: http.StatusConflict, Message: "nothing moves in " + name}
+}
+
+func (s *fakeService) Order(names []string) (b []Backend, err error) {
+	for _, name := range names {
+		b = append(b, Backend{Name: name})
+	}
+	return b, nil
+}
+
+func (s *fakeService) Replace(name string, with LoadRequest) (Move, error) {
+	return fakeMove{OperationReplace, fmt.Sprint(with), 3}, nil
+}
+
+func (s *fakeService) Shrink(name string, by MoveRequest) (Move, error) {
+	return fakeMove{OperationShrink, by.Bytes, by.Pages}, nil
+}
+
+func (s *fakeService) Migrate(name string, by MoveRequest) (Move, error) {
+	return fakeMove{OperationMigrate, by.Bytes, by.Pages}, nil
+}
+
+func TestLifecycle(t *testing.T) {
+	c := startClient(t, &fakeService{})
+	ctx := context.Background()
+	if b, err := c.Freeze(ctx, "a/b", "why not"); err != nil || b.Name != "a/b" || b.State != "frozen" || b.Reason != "why not" {
+		t.Errorf("Freeze = %+v, %v", b, err)
+	}
+	if b, err := c.Thaw(ctx, "order"); err != nil || b.Name != "order" || b.State != "active" {
+		t.Errorf("Thaw = %+v, %v", b, err)
+	}
+	if _, err := c.Cancel(ctx, "zcache"); err == nil || err.Error() != "nothing moves in zcache" {
+		t.Errorf("Cancel: %v", err)
+	}
+	if b, err := c.Order(ctx, []string{"x", "y"}); err != nil || !reflect.DeepEqual(b, []Backend{{Name: "x"}, {Name: "y"}}) {
+		t.Errorf("Order = %+v, %v", b, err)
+	}
+}
+
+func TestMoves(t *testing.T) {
+	c := startClient(t, &fakeService{})
+	with := LoadRequest{Kind: "zcache", Name: "new", Size: "1GiB"}
+	by := MoveRequest{Pages: 12, Bytes: "1MiB"}
+	tests := []struct {
+		want MoveEvent
+		do   func(func(MoveEvent)) error
+	}{
+		{MoveEvent{Operation: OperationReplace, Into: "{zcache new 1GiB}", Progress: Progress{Total: 3, Moved: 3}},
+			func(r func(MoveEvent)) error { return c.Replace(context.Background(), "old", with, r) }},
+		{MoveEvent{Operation: OperationShrink, Into: "1MiB", Progress: Progress{Total: 12, Moved: 12}},
+			func(r func(MoveEvent)) error { return c.Shrink(context.Background(), "old", by, r) }},
+		{MoveEvent{Operation: OperationMigrate, Into: "1MiB", Progress: Progress{Total: 12, Moved: 12}},
+			func(r func(MoveEvent)) error { return c.Migrate(context.Background(), "old", by, r) }},
+	}
+	for _, test := range tests {
+		test.want.Backend, test.want.Done = "old", true
+		var last MoveEvent
+		if err := test.do(func(e MoveEvent) { last = e }); err != nil || last != test.want {
+			t.Errorf("got %+v, %v, want %+v", last, err, test.want)
+		}
+	}
+}
