@@ -10,6 +10,7 @@ import (
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/frontswap"
 	"github.com/tmemd/tmemd/nbd"
+	"github.com/tmemd/tmemd/tier"
 )
 
 // Collector is a prometheus.Collector of a daemon's snapshots.
@@ -80,6 +81,12 @@ func (e emitter) export(x Export) {
 	e.counter(storageErrors, storage.PunchErrors, x.Name, "punch")
 	e.gauge(storageAllocated, float64(storage.AllocatedSize), x.Name)
 	e.gauge(storageDirect, truth(storage.Direct), x.Name)
+
+	for _, mode := range []tier.Writethrough{tier.WritethroughOff, tier.WritethroughAsync, tier.WritethroughSync} {
+		e.gauge(writethroughMode, truth(x.Stats.Writethrough == mode), x.Name, mode.String())
+	}
+	e.gauge(writethroughPending, float64(x.Stats.SyncBlocks), x.Name)
+	e.counter(rescuedPages, x.Stats.Rescued, x.Name)
 }
 
 func truth(b bool) float64 {

@@ -24,6 +24,10 @@ var (
 	storageAllocated    = describe("storage_allocated_bytes", "Space that storage takes on its file system.", "export")
 	storageDirect       = describe("storage_direct", "1 if storage is used past the page cache (O_DIRECT).", "export")
 
+	writethroughMode    = describe("writethrough_mode", "1 for the mode: off, async or sync.", "export", "mode")
+	writethroughPending = describe("writethrough_pending_blocks", "Blocks of 1 MiB that wait to be looked at for pages to copy to storage.", "export")
+	rescuedPages        = describe("rescued_pages_total", "Pages read from storage because their backend failed.", "export")
+
 	backendPages      = describe("backend_pages", "Pages that the backend has.", "backend")
 	backendSameFilled = describe("backend_same_filled_pages", "Of these, pages of one repeated word, which take no memory.", "backend")
 	backendStored     = describe("backend_stored_bytes", "Page data after compression.", "backend")
@@ -34,9 +38,9 @@ var (
 	backendCorrupt    = describe("backend_corrupt_loads_total", "Loads that found a damaged copy.", "backend")
 	backendLoadErrors = describe("backend_load_errors_total", "Loads that it owed and could not deliver.", "backend")
 	backendState      = describe("backend_state", "1 for the state that the backend is in.", "backend", "state")
-	drainRunning      = describe("drain_running", "1 while the backend's pages are moved to storage.", "backend")
-	drainMoved        = describe("drain_pages_moved", "Pages that the latest drain moved to storage.", "backend")
-	drainLeft         = describe("drain_pages_left", "Pages that the latest drain has still to move.", "backend")
+	drainRunning      = describe("drain_running", "1 while pages of the backend are being moved: by an unload, shrink or migration.", "backend")
+	drainMoved        = describe("drain_pages_moved", "Pages that the latest move moved.", "backend")
+	drainLeft         = describe("drain_pages_left", "Pages that the backend still has.", "backend")
 
 	nbdRequests          = describe("nbd_requests_total", "Requests answered, errors included.", "export", "command")
 	nbdErrors            = describe("nbd_errors_total", "Requests answered with an error.", "export", "command")
@@ -59,6 +63,7 @@ var (
 		buildInfo,
 		loads, succStores, failedStores, invalidates, loadErrors, pages,
 		storagePagesRead, storagePagesWritten, storagePagesPunched, storageErrors, storageAllocated, storageDirect,
+		writethroughMode, writethroughPending, rescuedPages,
 		backendPages, backendSameFilled, backendStored, backendHeld, backendLimit, backendAccepted, backendRefused,
 		backendCorrupt, backendLoadErrors, backendState, drainRunning, drainMoved, drainLeft,
 		nbdRequests, nbdErrors, nbdBytes, nbdRequestSeconds, nbdClients, nbdConnections, nbdHandshaking,

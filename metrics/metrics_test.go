@@ -51,6 +51,7 @@ func someSnapshot() Snapshot {
 			Path: "/var/lib/tmemd/swap.img", Direct: true, PagesRead: 61, PagesWritten: 62, PagesPunched: 63,
 			ReadErrors: 1, WriteErrors: 2, PunchErrors: 3, AllocatedSize: 2457600,
 		},
+		Writethrough: tier.WritethroughAsync, SyncBlocks: 17, Rescued: 18,
 		Memory: []sharedmem.Usage{
 			{Purpose: "page map", Mapped: 16384, Resident: 8192}, {Purpose: "storage buffers", Mapped: 2097152, Resident: 2097152},
 		},

@@ -23,6 +23,7 @@ type Snapshot struct {
 // Export is one export's part of a Snapshot.
 type Export struct {
 	Name  string
+	Size  int64 // bytes
 	Stats tier.Stats
 }
 

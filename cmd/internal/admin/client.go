@@ -54,6 +54,12 @@ func (c *Client) Exports(ctx context.Context) (e []Export, err error) {
 	return e, err
 }
 
+// SetExport changes an export.
+func (c *Client) SetExport(ctx context.Context, name string, settings ExportSettings) (e Export, err error) {
+	err = c.ask(ctx, http.MethodPatch, "/v1/exports/"+url.PathEscape(name), settings, &e)
+	return e, err
+}
+
 // Backends asks for the loaded backends.
 func (c *Client) Backends(ctx context.Context) (b []Backend, err error) {
 	err = c.ask(ctx, http.MethodGet, "/v1/backends", nil, &b)

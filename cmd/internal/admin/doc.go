@@ -7,6 +7,7 @@
 //
 //	GET  /v1/status                  → Status
 //	GET  /v1/exports                 → []Export
+//	PATCH /v1/exports/NAME  ExportSettings → Export
 //	GET  /v1/backends                → []Backend
 //	POST /v1/backends  LoadRequest   → 201 Backend
 //	PUT  /v1/backends/order          OrderRequest  → []Backend

@@ -99,3 +99,15 @@ func TestMoves(t *testing.T) {
 		}
 	}
 }
+
+func (s *fakeService) SetExport(name string, settings ExportSettings) (Export, error) {
+	return Export{Name: name, Writethrough: settings.Writethrough}, nil
+}
+
+func TestSetExport(t *testing.T) {
+	c := startClient(t, &fakeService{})
+	e, err := c.SetExport(context.Background(), "a/b", ExportSettings{Writethrough: "sync"})
+	if err != nil || e.Name != "a/b" || e.Writethrough != "sync" {
+		t.Errorf("SetExport = %+v, %v", e, err)
+	}
+}

@@ -19,6 +19,9 @@ type Service interface {
 	Exports() []Export
 	Backends() []Backend
 
+	// SetExport changes an export and returns it.
+	SetExport(name string, settings ExportSettings) (Export, error)
+
 	// Load loads a backend and returns it.
 	Load(LoadRequest) (Backend, error)
 
@@ -71,6 +74,9 @@ func NewServer(service Service, log *slog.Logger) *Server {
 	mux.HandleFunc("GET /v1/backends", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, service.Backends()) })
 	mux.HandleFunc("POST /v1/backends", s.load)
 	s.handleLifecycle(mux)
+	mux.HandleFunc("PATCH /v1/exports/{name}", func(w http.ResponseWriter, r *http.Request) {
+		serve(s, w, r, http.StatusOK, func(e ExportSettings) (Export, error) { return s.service.SetExport(r.PathValue("name"), e) })
+	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, &Error{
 			Status: http.StatusNotFound, Message: fmt.Sprintf("no such request: %s %s", r.Method, r.URL.Path),

@@ -39,6 +39,10 @@ type Export struct {
 	LoadErrors   uint64            `json:"load_errors"`
 	Errors       map[string]uint64 `json:"errors"` // requests answered with an error, by command
 	Storage      Storage           `json:"storage"`
+
+	Writethrough  string `json:"writethrough"`   // off, async or sync
+	PendingBlocks int64  `json:"pending_blocks"` // of 1 MiB, that wait to be looked at for pages to copy
+	RescuedPages  uint64 `json:"rescued_pages"`  // read from storage because their backend failed
 }
 
 // PagesByOwner says who has an export's pages.
@@ -110,6 +114,11 @@ type LoadRequest struct {
 	Kind string `json:"kind"`
 	Name string `json:"name,omitempty"` // default: the kind
 	Size string `json:"size,omitempty"` // "20%", "1GiB"; default: the kind's own
+}
+
+// ExportSettings are what can be changed of an export; what is empty stays.
+type ExportSettings struct {
+	Writethrough string `json:"writethrough,omitempty"`
 }
 
 // FreezeRequest asks for a backend to take no more pages.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tmemd/tmemd/cmd/internal/cli"
+	"github.com/tmemd/tmemd/tier"
 )
 
 // Config is everything that the daemon can be told, checked and complete.
@@ -32,6 +33,8 @@ type Export struct {
 	Size       int64 // bytes, a multiple of the page size
 	SizeChosen bool  // somebody asked for this size; else an existing export keeps its own
 	Storage    string
+
+	Writethrough tier.Writethrough // to begin with
 }
 
 // Backend is one backend to load at start.

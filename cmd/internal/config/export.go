@@ -9,12 +9,16 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
+	"github.com/tmemd/tmemd/tier"
 )
 
 const (
 	minExportSize = 1 << 20
 	maxExportSize = backends.MaxPages * backends.PageSize
 )
+
+// WritethroughSyntax is the cure for a mode that there is not.
+const WritethroughSyntax = "write off, async (pages are copied to storage soon after they are written) or sync (before the write is answered)"
 
 func (p *parser) exports() {
 	entries := p.file.Export
@@ -47,6 +51,14 @@ func (p *parser) export(key string, entry fileExport) {
 	}
 	e.Storage = p.exportStorage(key+".storage", entry, e.Name)
 	e.Size, e.SizeChosen = p.exportSize(key+".size", entry.Size, e.Storage)
+	p.from(key+".writethrough", "")
+	if entry.Writethrough != nil {
+		mode, err := tier.ParseWritethrough(*entry.Writethrough)
+		if err != nil {
+			p.reject(key+".writethrough", WritethroughSyntax, "%q is no mode", *entry.Writethrough)
+		}
+		e.Writethrough = mode
+	}
 	p.config.Exports = append(p.config.Exports, e)
 }
 

@@ -31,6 +31,8 @@ type fileExport struct {
 	Name    *string `toml:"name"`
 	Size    literal `toml:"size"`
 	Storage *string `toml:"storage"`
+
+	Writethrough *string `toml:"writethrough"`
 }
 
 type fileBackend struct {
@@ -69,6 +71,7 @@ var keys = []struct{ name, example string }{
 	{"export.name", `name = "swap"`},
 	{"export.size", `size = "8GiB"`},
 	{"export.storage", `storage = "/var/lib/tmemd/swap.img"`},
+	{"export.writethrough", `writethrough = "async"`},
 	{"backend", `[[backend]] on a line of its own, then its keys`},
 	{"backend.kind", `kind = "zcache"`},
 	{"backend.name", `name = "zcache"`},

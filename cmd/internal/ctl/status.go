@@ -93,6 +93,11 @@ func printExports(w io.Writer, exports []admin.Export) {
 		})
 	}
 	table(w, rows)
+	for _, e := range exports {
+		if e.Writethrough != "" && e.Writethrough != "off" {
+			fmt.Fprintf(w, "%s copies pages to storage: %s\n", e.Name, writethrough(e))
+		}
+	}
 }
 
 func printBackends(w io.Writer, list []admin.Backend) {

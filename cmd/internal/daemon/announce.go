@@ -15,7 +15,7 @@ import (
 func (d *Daemon) Announcement() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "tmemd %s, process %d\n", d.options.Version, os.Getpid())
-	for _, e := range d.exports {
+	for _, e := range d.list() {
 		fmt.Fprintf(&b, "  export   %s, %s, storage %s\n", e.Name, cli.Bytes(uint64(e.Size)), e.Storage)
 	}
 	for _, s := range d.frontswap.Backends() {
@@ -38,7 +38,7 @@ func (d *Daemon) Announcement() string {
 			fmt.Fprintf(&b, "\nto swap to it by way of %s, as root on the other host:\n", a)
 		}
 		fmt.Fprintf(&b, "  modprobe nbd\n")
-		for i, e := range d.exports {
+		for i, e := range d.list() {
 			fmt.Fprintf(&b, "  nbd-client %s /dev/nbd%d -N %s -b %d\n", clientAddress(a), i, e.Name, pageSize)
 			fmt.Fprintf(&b, "  mkswap /dev/nbd%d\n", i)
 			fmt.Fprintf(&b, "  swapon --discard /dev/nbd%d\n", i)

@@ -47,11 +47,9 @@ type Daemon struct {
 	log     *slog.Logger   // immutable
 	started time.Time      // immutable
 
-	folder      *state.Folder   // immutable after Open, as is all down to bound
-	exports     []config.Export // with the sizes that they have
+	folder      *state.Folder // immutable after Open, as is all down to bound
 	frontswap   *frontswap.Frontswap
 	moves       *moves
-	devices     []*tier.Device // in the order of exports
 	admin       *admin.Server
 	metrics     *metrics.Server // nil if metrics are off
 	metricsAddr string
@@ -59,9 +57,13 @@ type Daemon struct {
 
 	phase   atomic.Int32 // a phase
 	loading sync.Mutex   // see the package comment
+	nextID  uint32       // of an export; guarded by loading once the daemon runs
 
 	mu  sync.Mutex
 	nbd *nbd.Server // guarded by mu
+
+	exportsMu sync.RWMutex
+	exports   []*export // guarded by exportsMu; their devices are open while it is held
 
 	listeners listeners      // bound and not served yet; used by Open and Run only
 	running   sync.WaitGroup // everything that serves; used by Run only
@@ -107,7 +109,9 @@ func (d *Daemon) open() (err error) {
 	if err != nil {
 		return err
 	}
-	d.exports = p.exports
+	for _, e := range p.exports {
+		d.exports = append(d.exports, &export{Export: e})
+	}
 	if err := d.bind(); err != nil {
 		return err
 	}
@@ -164,8 +168,8 @@ func (d *Daemon) plan() (plan, error) {
 
 func (d *Daemon) saveState(clean bool) error {
 	s := state.State{BootID: d.options.BootID, Clean: clean}
-	for _, e := range d.exports {
-		s.Exports = append(s.Exports, state.Export{Name: e.Name, Size: e.Size, Storage: e.Storage})
+	for _, e := range d.list() {
+		s.Exports = append(s.Exports, e.state())
 	}
 	return d.folder.Save(s)
 }
@@ -216,16 +220,26 @@ func (d *Daemon) bindMetrics() error {
 
 func (d *Daemon) openDevices(empty bool) error {
 	for i, e := range d.exports {
-		s, blank, err := d.openStorage(e, empty)
+		s, blank, err := d.openStorage(e.Export, empty)
 		if err != nil {
 			return d.config.Fault(fmt.Sprintf("export[%d].storage", i), cureStorage(err), err)
 		}
-		device, err := tier.Open(tier.Config{Name: e.Name, ID: uint32(i), Storage: s, Empty: blank, Frontswap: d.frontswap, Log: d.log})
-		if err != nil {
-			return errors.Join(fmt.Errorf("open export %s: %w", e.Name, err), s.Close())
+		if err := d.openDevice(e, s, blank); err != nil {
+			return err
 		}
-		d.devices = append(d.devices, device)
 	}
+	return nil
+}
+
+// openDevice makes the device of an export. The storage belongs to it, or is
+// closed.
+func (d *Daemon) openDevice(e *export, s tier.Storage, blank bool) (err error) {
+	e.device, err = tier.Open(tier.Config{Name: e.Name, ID: d.nextID, Storage: s, Empty: blank, Frontswap: d.frontswap, Log: d.log})
+	if err != nil {
+		return errors.Join(fmt.Errorf("open export %s: %w", e.Name, err), s.Close())
+	}
+	d.nextID++
+	e.device.SetWritethrough(e.Writethrough)
 	return nil
 }
 
@@ -284,8 +298,8 @@ func (d *Daemon) newNBD() (*nbd.Server, error) {
 		BufferBytes:      limits.BufferSize,
 		StallTimeout:     limits.StallTimeout,
 	}
-	for i, e := range d.exports {
-		c.Exports = append(c.Exports, nbd.Export{Name: e.Name, Description: "swap through tmemd", Device: d.devices[i]})
+	for _, e := range d.list() {
+		c.Exports = append(c.Exports, e.nbd())
 	}
 	return nbd.NewServer(c)
 }
@@ -316,8 +330,10 @@ func (d *Daemon) close() error {
 	}
 	d.running.Wait()
 	d.moves.tasks.Wait()
-	for _, device := range d.devices {
-		errs = append(errs, device.Close())
+	for _, e := range d.exports {
+		if e.device != nil {
+			errs = append(errs, e.device.Close())
+		}
 	}
 	for _, b := range d.frontswap.Backends() { // empty now: its areas are closed
 		u, err := d.moves.unload(b.Name)

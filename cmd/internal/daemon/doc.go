@@ -31,7 +31,7 @@
 //
 // loading is held to load a backend, to begin to replace one, and to begin a stop
 // (E5); moves.mu below it, for a moment each time. mu guards what the NBD server is replaced in and
-// nothing else is locked under it.
+// exportsMu the list of exports; nothing but devices' own locks is below them.
 //
 // # Not promised
 //

@@ -26,9 +26,11 @@ var _ admin.Service = service{}
 // snapshot asks every part how it is. Metrics and the admin API show the same.
 func (d *Daemon) snapshot() metrics.Snapshot {
 	s := metrics.Snapshot{Version: d.options.Version, Backends: d.frontswap.Backends()}
-	for i, e := range d.exports[:len(d.devices)] {
-		s.Exports = append(s.Exports, metrics.Export{Name: e.Name, Stats: d.devices[i].Stats()})
+	d.exportsMu.RLock()
+	for _, e := range d.exports {
+		s.Exports = append(s.Exports, metrics.Export{Name: e.Name, Size: e.Size, Stats: e.device.Stats()})
 	}
+	d.exportsMu.RUnlock()
 	if server := d.server(); server != nil {
 		s.NBD = server.Stats()
 	}
@@ -123,15 +125,16 @@ func (s service) Unload(name string) (admin.Move, error) {
 
 func (d *Daemon) showExports(s metrics.Snapshot) []admin.Export {
 	exports := []admin.Export{}
-	for i, x := range s.Exports {
+	for _, x := range s.Exports {
 		e := admin.Export{
-			Name: x.Name, SizeBytes: d.exports[i].Size, Errors: map[string]uint64{},
+			Name: x.Name, SizeBytes: x.Size, Errors: map[string]uint64{},
 			Pages: admin.PagesByOwner{
 				None: x.Stats.Area.None, Storage: x.Stats.Area.Storage, Hole: x.Stats.Area.Hole, Backends: x.Stats.Area.Backends,
 			},
 			Loads: x.Stats.Area.Loads, SuccStores: x.Stats.Area.SuccStores, FailedStores: x.Stats.Area.FailedStores,
 			Invalidates: x.Stats.Area.Invalidates, LoadErrors: x.Stats.Area.LoadErrors,
-			Storage: showStorage(x.Stats.Storage),
+			Storage:      showStorage(x.Stats.Storage),
+			Writethrough: x.Stats.Writethrough.String(), PendingBlocks: x.Stats.SyncBlocks, RescuedPages: x.Stats.Rescued,
 		}
 		for _, n := range s.NBD.Exports {
 			if n.Name != x.Name {

@@ -78,9 +78,9 @@ func (d *Daemon) stop(signals <-chan os.Signal) error {
 	}
 	d.enter(phaseSettling)
 	d.closeNBD()
-	for i, device := range d.devices {
-		if err := device.Settle(); err != nil {
-			return fmt.Errorf("export %s: %w", d.exports[i].Name, err)
+	for _, e := range d.list() {
+		if err := e.device.Settle(); err != nil {
+			return fmt.Errorf("export %s: %w", e.Name, err)
 		}
 	}
 	if err := d.saveState(true); err != nil {

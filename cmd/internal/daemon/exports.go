@@ -1,0 +1,86 @@
+package daemon
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/tmemd/tmemd/cmd/internal/admin"
+	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/cmd/internal/state"
+	"github.com/tmemd/tmemd/nbd"
+	"github.com/tmemd/tmemd/tier"
+)
+
+// export is one export that is served.
+type export struct {
+	config.Export              // immutable, with the size that it has
+	device        *tier.Device // immutable once it is served
+}
+
+func (e *export) state() state.Export {
+	return state.Export{Name: e.Name, Size: e.Size, Storage: e.Storage}
+}
+
+func (e *export) nbd() nbd.Export {
+	return nbd.Export{Name: e.Name, Description: "swap through tmemd", Device: e.device}
+}
+
+// list is a snapshot of the exports.
+func (d *Daemon) list() []*export {
+	d.exportsMu.RLock()
+	defer d.exportsMu.RUnlock()
+	return slices.Clone(d.exports)
+}
+
+func (d *Daemon) setWritethrough(name string, mode tier.Writethrough) error {
+	d.exportsMu.RLock()
+	defer d.exportsMu.RUnlock()
+	for _, e := range d.exports {
+		if e.Name == name {
+			e.device.SetWritethrough(mode)
+			return nil
+		}
+	}
+	return noExport(name)
+}
+
+func noExport(name string) *admin.Error {
+	return &admin.Error{
+		Status: http.StatusNotFound, Message: "there is no export " + name, Hint: "tmemctl export list shows what there is",
+	}
+}
+
+// SetExport implements admin.Service.
+func (s service) SetExport(name string, settings admin.ExportSettings) (admin.Export, error) {
+	if settings.Writethrough != "" {
+		mode, err := parseWritethrough(settings.Writethrough)
+		if err != nil {
+			return admin.Export{}, err
+		}
+		if err := s.d.setWritethrough(name, mode); err != nil {
+			return admin.Export{}, err
+		}
+	}
+	return s.findExport(name)
+}
+
+func parseWritethrough(text string) (tier.Writethrough, error) {
+	mode, err := tier.ParseWritethrough(text)
+	if err != nil {
+		return 0, &admin.Error{
+			Status: http.StatusBadRequest, Message: fmt.Sprintf("writethrough: %q is no mode", text), Hint: config.WritethroughSyntax,
+		}
+	}
+	return mode, nil
+}
+
+// findExport shows the export of that name.
+func (s service) findExport(name string) (admin.Export, error) {
+	for _, e := range s.Exports() {
+		if e.Name == name {
+			return e, nil
+		}
+	}
+	return admin.Export{}, noExport(name)
+}
