@@ -60,6 +60,18 @@ func (c *Client) SetExport(ctx context.Context, name string, settings ExportSett
 	return e, err
 }
 
+// CreateExport makes an export.
+func (c *Client) CreateExport(ctx context.Context, request CreateRequest) (e Export, err error) {
+	err = c.ask(ctx, http.MethodPost, "/v1/exports", request, &e)
+	return e, err
+}
+
+// DeleteExport deletes an export.
+func (c *Client) DeleteExport(ctx context.Context, name string, request DeleteRequest) error {
+	var done DeleteRequest
+	return c.ask(ctx, http.MethodPost, "/v1/exports/"+url.PathEscape(name)+"/delete", request, &done)
+}
+
 // Backends asks for the loaded backends.
 func (c *Client) Backends(ctx context.Context) (b []Backend, err error) {
 	err = c.ask(ctx, http.MethodGet, "/v1/backends", nil, &b)

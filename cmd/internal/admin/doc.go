@@ -7,6 +7,8 @@
 //
 //	GET  /v1/status                  → Status
 //	GET  /v1/exports                 → []Export
+//	POST /v1/exports  CreateRequest  → 201 Export
+//	POST /v1/exports/NAME/delete  DeleteRequest → DeleteRequest
 //	PATCH /v1/exports/NAME  ExportSettings → Export
 //	GET  /v1/backends                → []Backend
 //	POST /v1/backends  LoadRequest   → 201 Backend

@@ -111,3 +111,22 @@ func TestSetExport(t *testing.T) {
 		t.Errorf("SetExport = %+v, %v", e, err)
 	}
 }
+
+func (s *fakeService) CreateExport(r CreateRequest) (Export, error) {
+	return Export{Name: r.Name, Writethrough: r.Writethrough, Storage: Storage{Path: r.Storage}}, nil
+}
+
+func (s *fakeService) DeleteExport(name string, removeStorage bool) error {
+	return &Error{Status: http.StatusConflict, Message: fmt.Sprint(name, " ", removeStorage)}
+}
+
+func TestCreateDelete(t *testing.T) {
+	c, ctx := startClient(t, &fakeService{}), context.Background()
+	e, err := c.CreateExport(ctx, CreateRequest{Name: "x", Size: "1GiB", Storage: "/s", Writethrough: "sync"})
+	if err != nil || e.Name != "x" || e.Writethrough != "sync" || e.Storage.Path != "/s" {
+		t.Errorf("CreateExport = %+v, %v", e, err)
+	}
+	if err := c.DeleteExport(ctx, "a/b", DeleteRequest{RemoveStorage: true}); err == nil || err.Error() != "a/b true" {
+		t.Errorf("DeleteExport: %v", err)
+	}
+}

@@ -22,6 +22,12 @@ type Service interface {
 	// SetExport changes an export and returns it.
 	SetExport(name string, settings ExportSettings) (Export, error)
 
+	// CreateExport makes an export and returns it.
+	CreateExport(CreateRequest) (Export, error)
+
+	// DeleteExport deletes an export that no client uses, with its pages.
+	DeleteExport(name string, removeStorage bool) error
+
 	// Load loads a backend and returns it.
 	Load(LoadRequest) (Backend, error)
 
@@ -74,6 +80,14 @@ func NewServer(service Service, log *slog.Logger) *Server {
 	mux.HandleFunc("GET /v1/backends", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, service.Backends()) })
 	mux.HandleFunc("POST /v1/backends", s.load)
 	s.handleLifecycle(mux)
+	mux.HandleFunc("POST /v1/exports", func(w http.ResponseWriter, r *http.Request) {
+		serve(s, w, r, http.StatusCreated, s.service.CreateExport)
+	})
+	mux.HandleFunc("POST /v1/exports/{name}/delete", func(w http.ResponseWriter, r *http.Request) {
+		serve(s, w, r, http.StatusOK, func(d DeleteRequest) (DeleteRequest, error) {
+			return d, s.service.DeleteExport(r.PathValue("name"), d.RemoveStorage)
+		})
+	})
 	mux.HandleFunc("PATCH /v1/exports/{name}", func(w http.ResponseWriter, r *http.Request) {
 		serve(s, w, r, http.StatusOK, func(e ExportSettings) (Export, error) { return s.service.SetExport(r.PathValue("name"), e) })
 	})

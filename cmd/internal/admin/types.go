@@ -121,6 +121,19 @@ type ExportSettings struct {
 	Writethrough string `json:"writethrough,omitempty"`
 }
 
+// CreateRequest asks for an export to be made.
+type CreateRequest struct {
+	Name         string `json:"name"`
+	Size         string `json:"size"`                   // "8GiB", "100%" of RAM
+	Storage      string `json:"storage,omitempty"`      // default: NAME.img in the state folder
+	Writethrough string `json:"writethrough,omitempty"` // default: off
+}
+
+// DeleteRequest asks for an export to be deleted.
+type DeleteRequest struct {
+	RemoveStorage bool `json:"remove_storage,omitempty"`
+}
+
 // FreezeRequest asks for a backend to take no more pages.
 type FreezeRequest struct {
 	Reason string `json:"reason,omitempty"` // shown where the state is

@@ -77,22 +77,30 @@ func (p *parser) exportSize(key string, entry literal, storage string) (size int
 			return size, false
 		}
 	}
-	parsed, err := ParseSize(text)
-	if err != nil {
-		p.reject(key, SizeSyntax, "%v", err)
-		return 0, chosen
-	}
-	size = parsed.Of(p.host.RAM)
-	switch {
-	case size < minExportSize:
-		p.reject(key, "make it 1MiB or more", "%q is too small for an export", text)
-	case size > maxExportSize:
-		p.reject(key, "make it "+cli.Bytes(maxExportSize)+" or less", "%q is too large for an export", text)
-	case size%backends.PageSize != 0:
-		p.reject(key, fmt.Sprintf("the nearest below is %d", size/backends.PageSize*backends.PageSize),
-			"%q is not a multiple of the page size, %d", text, backends.PageSize)
+	size, wrong := ExportSize(text, p.host.RAM)
+	if wrong != nil {
+		p.reject(key, wrong.Hint, "%s", wrong.Problem)
 	}
 	return size, chosen
+}
+
+// ExportSize is the size in bytes of an export, on a machine with that much RAM.
+func ExportSize(text string, ram int64) (int64, *cli.Error) {
+	parsed, err := ParseSize(text)
+	if err != nil {
+		return 0, cli.Misuse(SizeSyntax, "%v", err)
+	}
+	size := parsed.Of(ram)
+	switch {
+	case size < minExportSize:
+		return 0, cli.Misuse("make it 1MiB or more", "%q is too small for an export", text)
+	case size > maxExportSize:
+		return 0, cli.Misuse("make it "+cli.Bytes(maxExportSize)+" or less", "%q is too large for an export", text)
+	case size%backends.PageSize != 0:
+		return 0, cli.Misuse(fmt.Sprintf("the nearest below is %d", size/backends.PageSize*backends.PageSize),
+			"%q is not a multiple of the page size, %d", text, backends.PageSize)
+	}
+	return size, nil
 }
 
 func (p *parser) exportStorage(key string, entry fileExport, name string) string {

@@ -15,6 +15,14 @@ const nameCure = "use 1 to 64 letters, digits, dots, dashes and underscores, beg
 // are not backends.
 var ownerNames = []string{"none", "storage", "hole"}
 
+// CheckExportName says why an export may not have the name, or nil.
+func CheckExportName(name string) *cli.Error {
+	if !nameSyntax.MatchString(name) {
+		return cli.Misuse(nameCure, "%q is not a name", name)
+	}
+	return nil
+}
+
 // CheckBackendName says why a backend may not have the name, or nil.
 func CheckBackendName(name string) *cli.Error {
 	if !nameSyntax.MatchString(name) {

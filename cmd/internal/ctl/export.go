@@ -68,6 +68,61 @@ func (t *tool) exportSet() *cobra.Command {
 	}
 }
 
+func (t *tool) exportCreate() *cobra.Command {
+	var request admin.CreateRequest
+	command := &cobra.Command{
+		Use:   "create NAME --size SIZE",
+		Short: "Make an export and serve it, now and after the next start",
+		Long: "Make an export and serve it, now and after the next start.\n\n" +
+			"Its storage is a new file, or a block device.",
+		Example: "  tmemctl export create scratch --size 4GiB --writethrough async",
+		Args:    oneArgument("NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			if request.Size == "" {
+				return cli.Misuse("say --size SIZE, such as --size 4GiB", "how large is export %s to be?", args[0])
+			}
+			request.Name = args[0]
+			return t.ask(c, func(ctx context.Context, client *admin.Client) error {
+				e, err := client.CreateExport(ctx, request)
+				if err != nil {
+					return err
+				}
+				return t.show(e, func(w io.Writer) {
+					fmt.Fprintf(w, "created export %s, %s, storage %s\n", e.Name, cli.Bytes(uint64(e.SizeBytes)), e.Storage.Path)
+				})
+			})
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	command.Flags().StringVar(&request.Size, "size", "", "`size` of the export, such as 8GiB or 100% of RAM")
+	command.Flags().StringVar(&request.Storage, "storage", "", "`path` of its storage (default: NAME.img in the daemon's folder)")
+	command.Flags().StringVar(&request.Writethrough, "writethrough", "", "`mode`: off, async or sync (default off)")
+	return command
+}
+
+func (t *tool) exportDelete() *cobra.Command {
+	var request admin.DeleteRequest
+	command := &cobra.Command{
+		Use:   "delete NAME",
+		Short: "Delete an export that no client is attached to, and its pages",
+		Long: "Delete an export that no client is attached to, and its pages.\n\n" +
+			"Storage that is left is not whole. An export that the configuration names is back,\n" +
+			"empty, after the next start.",
+		Args: oneArgument("NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return t.ask(c, func(ctx context.Context, client *admin.Client) error {
+				if err := client.DeleteExport(ctx, args[0], request); err != nil {
+					return err
+				}
+				return t.show(request, func(w io.Writer) { fmt.Fprintf(w, "deleted export %s\n", args[0]) })
+			})
+		},
+		ValidArgsFunction: t.completeExports(),
+	}
+	command.Flags().BoolVar(&request.RemoveStorage, "remove-storage", false, "remove the file that was made for it, too")
+	return command
+}
+
 func (t *tool) completeExports() cobra.CompletionFunc {
 	return t.complete(func(s admin.Status) []string {
 		var names []string

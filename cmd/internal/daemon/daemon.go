@@ -62,6 +62,8 @@ type Daemon struct {
 	mu  sync.Mutex
 	nbd *nbd.Server // guarded by mu
 
+	deleted []state.Export // guarded by loading once the daemon runs
+
 	exportsMu sync.RWMutex
 	exports   []*export // guarded by exportsMu; their devices are open while it is held
 
@@ -109,9 +111,7 @@ func (d *Daemon) open() (err error) {
 	if err != nil {
 		return err
 	}
-	for _, e := range p.exports {
-		d.exports = append(d.exports, &export{Export: e})
-	}
+	d.exports, d.deleted = p.exports, p.deleted
 	if err := d.bind(); err != nil {
 		return err
 	}
@@ -171,6 +171,7 @@ func (d *Daemon) saveState(clean bool) error {
 	for _, e := range d.list() {
 		s.Exports = append(s.Exports, e.state())
 	}
+	s.Exports = append(s.Exports, d.deleted...)
 	return d.folder.Save(s)
 }
 
@@ -220,7 +221,7 @@ func (d *Daemon) bindMetrics() error {
 
 func (d *Daemon) openDevices(empty bool) error {
 	for i, e := range d.exports {
-		s, blank, err := d.openStorage(e.Export, empty)
+		s, blank, err := d.openStorage(e.Export, empty || e.stale)
 		if err != nil {
 			return d.config.Fault(fmt.Sprintf("export[%d].storage", i), cureStorage(err), err)
 		}

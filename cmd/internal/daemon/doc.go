@@ -27,10 +27,18 @@
 //	E5  No backend is registered from the moment in which a stop begins, but by a
 //	    replacement that was under way, which the stop waits for.
 //
+// # Exports
+//
+// Exports that a request creates are noted in state.json, and served by the next
+// run with the same folder as if the configuration named them. A deleted export
+// is forgotten, but for the storage that it leaves: what that has is not whole,
+// so an export of the same name that the configuration brings back finds it
+// emptied. Both are noted before the request is answered.
+//
 // # Locks
 //
-// loading is held to load a backend, to begin to replace one, and to begin a stop
-// (E5); moves.mu below it, for a moment each time. mu guards what the NBD server is replaced in and
+// loading is held to load a backend, to begin to replace one, to create or
+// delete an export, and to begin a stop (E5); moves.mu below it, for a moment each time. mu guards what the NBD server is replaced in and
 // exportsMu the list of exports; nothing but devices' own locks is below them.
 //
 // # Not promised

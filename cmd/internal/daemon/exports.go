@@ -14,12 +14,23 @@ import (
 
 // export is one export that is served.
 type export struct {
-	config.Export              // immutable, with the size that it has
-	device        *tier.Device // immutable once it is served
+	config.Export      // immutable, with the size that it has
+	created       bool // immutable: by a request, not by the configuration
+	stale         bool // immutable: what storage has is to be dropped at the start
+
+	device *tier.Device // immutable once it is served
 }
 
 func (e *export) state() state.Export {
-	return state.Export{Name: e.Name, Size: e.Size, Storage: e.Storage}
+	s := state.Export{Name: e.Name, Size: e.Size, Storage: e.Storage, Created: e.created}
+	if e.created {
+		mode := e.Writethrough
+		if e.device != nil {
+			mode = e.device.Writethrough()
+		}
+		s.Writethrough = mode.String()
+	}
+	return s
 }
 
 func (e *export) nbd() nbd.Export {

@@ -2,11 +2,15 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
+	"github.com/tmemd/tmemd/cmd/internal/nbdtest"
 )
 
 // reported is what a command prints about an error.
@@ -55,6 +59,56 @@ func TestWritethrough(t *testing.T) {
 		if got := reported(err); !strings.HasPrefix(got, test.text) {
 			t.Errorf("SetExport said %q, want %q", got, test.text)
 		}
+	}
+	i.stop()
+}
+
+// TestCreateDelete: an export is made, used, and deleted when nobody uses it,
+// with the pages that backends have of it. A change that cannot be noted does
+// not happen.
+func TestCreateDelete(t *testing.T) {
+	i, ctx := start(t, t.TempDir()), context.Background()
+	socket := filepath.Join(i.dir, "nbd.sock")
+	_, err := i.client.CreateExport(ctx, admin.CreateRequest{Name: "scratch", Size: "2MiB"})
+	must(t, err)
+	c, err := nbdtest.Dial("unix", socket, "scratch")
+	must(t, err)
+	must(t, c.WritePages(1, 0, 300))
+	if got := reported(i.client.DeleteExport(ctx, "scratch", admin.DeleteRequest{})); !strings.HasPrefix(got, "error: export scratch has clients attached\nhint: ") {
+		t.Errorf("DeleteExport said %q", got)
+	}
+	must(t, c.CheckPages(1, 0, 300))
+	must(t, c.Close())
+	i.await("the client to be gone", func() bool { return len(i.status().Clients) == 0 })
+
+	obstacle := filepath.Join(i.dir, "state.json.new")
+	must(t, os.Mkdir(obstacle, 0o700))
+	if err := i.client.DeleteExport(ctx, "scratch", admin.DeleteRequest{}); err == nil {
+		t.Error("deleted without a note")
+	}
+	if _, err := i.client.CreateExport(ctx, admin.CreateRequest{Name: "other", Size: "2MiB"}); err == nil {
+		t.Error("created without a note")
+	}
+	if _, err := os.Stat(filepath.Join(i.dir, "other.img")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file of an export that was not created: %v", err)
+	}
+	must(t, os.Remove(obstacle))
+	c, err = nbdtest.Dial("unix", socket, "scratch")
+	must(t, err)
+	must(t, c.CheckPages(1, 0, 300))
+	must(t, c.Close())
+	i.await("the client to be gone", func() bool { return len(i.status().Clients) == 0 })
+
+	must(t, i.client.DeleteExport(ctx, "scratch", admin.DeleteRequest{RemoveStorage: true}))
+	s := i.status()
+	if len(s.Exports) != 1 || s.Backends[0].Pages != 0 {
+		t.Errorf("after the deletion: %+v", s)
+	}
+	if _, err := nbdtest.Dial("unix", socket, "scratch"); err == nil {
+		t.Error("a client attached to what is deleted")
+	}
+	if _, err := os.Stat(filepath.Join(i.dir, "scratch.img")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its storage: %v", err)
 	}
 	i.stop()
 }

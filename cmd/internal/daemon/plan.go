@@ -3,17 +3,20 @@ package daemon
 import (
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
 	"github.com/tmemd/tmemd/cmd/internal/state"
+	"github.com/tmemd/tmemd/tier"
 )
 
 // plan is what a start makes of what the last run left.
 type plan struct {
-	exports []config.Export // with the sizes that they will have
-	empty   bool            // storage is emptied first
-	warning string          // why it is, if nobody asked for it
+	exports []*export      // with the sizes that they will have
+	deleted []state.Export // remembered for later
+	empty   bool           // storage is emptied first
+	warning string         // why it is, if nobody asked for it
 }
 
 const freshHint = "start with --fresh, which empties the storage, and make swap anew: mkswap, swapon"
@@ -28,9 +31,18 @@ const freshHint = "start with --fresh, which empties the storage, and make swap 
 //	not clean      | the same  | yes     | emptied
 //	not clean      | a later   | either  | emptied: swap does not outlive a boot
 //
+// Exports that a request created are served in each case, as if the
+// configuration named them; one that it names by now is the configuration's.
+// One that was deleted and that the configuration names is made anew, and the
+// storage that was left is emptied.
+//
 // last and found are what Folder.Load returned.
 func makePlan(c *config.Config, last state.State, found bool, bootID string) (plan, error) {
-	p := plan{exports: append([]config.Export(nil), c.Exports...), empty: c.Fresh}
+	p := plan{empty: c.Fresh}
+	for _, e := range c.Exports {
+		p.exports = append(p.exports, &export{Export: e})
+	}
+	p.addCreated(last)
 	if !found || c.Fresh {
 		return p, nil
 	}
@@ -45,6 +57,9 @@ func makePlan(c *config.Config, last state.State, found bool, bootID string) (pl
 		return p, nil
 	}
 	for i := range p.exports {
+		if p.wasDeleted(i, last) {
+			continue
+		}
 		if err := p.agree(i, last, c); err != nil {
 			return plan{}, err
 		}
@@ -52,9 +67,41 @@ func makePlan(c *config.Config, last state.State, found bool, bootID string) (pl
 	return p, nil
 }
 
+// addCreated adds the exports that requests made in the last run, and keeps the
+// deleted ones in mind that nobody asks for.
+func (p *plan) addCreated(last state.State) {
+	for _, before := range last.Exports {
+		named := slices.ContainsFunc(p.exports, func(e *export) bool { return e.Name == before.Name })
+		switch {
+		case named:
+		case before.Deleted:
+			p.deleted = append(p.deleted, before)
+		case before.Created:
+			// A mode that is not known is off.
+			mode, _ := tier.ParseWritethrough(before.Writethrough)
+			p.exports = append(p.exports, &export{created: true, Export: config.Export{
+				Name: before.Name, Size: before.Size, SizeChosen: true, Storage: before.Storage, Writethrough: mode,
+			}})
+		}
+	}
+}
+
+// wasDeleted says whether an export was deleted in the last run, and has it
+// emptied if its storage is still there.
+func (p *plan) wasDeleted(i int, last state.State) bool {
+	e := p.exports[i]
+	for _, before := range last.Exports {
+		if before.Name == e.Name && before.Deleted {
+			e.stale = before.Storage == e.Storage
+			return true
+		}
+	}
+	return false
+}
+
 // agree holds an export that was there before to its size and storage.
 func (p *plan) agree(i int, last state.State, c *config.Config) error {
-	e := &p.exports[i]
+	e := p.exports[i]
 	for _, before := range last.Exports {
 		if before.Name != e.Name {
 			continue

@@ -10,7 +10,49 @@ import (
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
 	"github.com/tmemd/tmemd/cmd/internal/state"
+	"github.com/tmemd/tmemd/tier"
 )
+
+// plain is the configuration of exports.
+func plain(exports []*export) (list []config.Export) {
+	for _, e := range exports {
+		list = append(list, e.Export)
+	}
+	return list
+}
+
+// TestPlanCreated: what requests made and deleted in the last run.
+func TestPlanCreated(t *testing.T) {
+	const mib = 1 << 20
+	last := state.State{BootID: "boot", Clean: true, Exports: []state.Export{
+		{Name: "swap", Size: 8 * mib, Storage: "/s/swap.img", Deleted: true},
+		{Name: "mine", Size: 2 * mib, Storage: "/s/mine.img", Created: true, Writethrough: "sync"},
+		{Name: "named", Size: 3 * mib, Storage: "/s/named.img", Created: true},
+		{Name: "left", Size: 4 * mib, Storage: "/s/left.img", Deleted: true},
+		{Name: "dropped", Size: 5 * mib, Storage: "/s/dropped.img"},
+	}}
+	for _, fresh := range []bool{false, true} {
+		c := &config.Config{StateDir: "/s", Fresh: fresh, Exports: []config.Export{
+			{Name: "swap", Size: 16 * mib, SizeChosen: true, Storage: "/s/swap.img"}, {Name: "named", Size: 3 * mib, Storage: "/s/named.img"},
+		}}
+		p, err := makePlan(c, last, true, "boot")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := append(c.Exports, config.Export{
+			Name: "mine", Size: 2 * mib, SizeChosen: true, Storage: "/s/mine.img", Writethrough: tier.WritethroughSync,
+		})
+		if !reflect.DeepEqual(plain(p.exports), want) {
+			t.Errorf("exports %+v, want %+v", plain(p.exports), want)
+		}
+		if p.exports[0].stale == fresh || p.exports[0].created || p.exports[1].created || !p.exports[2].created {
+			t.Errorf("exports %+v %+v %+v", p.exports[0], p.exports[1], p.exports[2])
+		}
+		if !reflect.DeepEqual(p.deleted, last.Exports[3:4]) {
+			t.Errorf("deleted %+v", p.deleted)
+		}
+	}
+}
 
 func TestPlan(t *testing.T) {
 	const (
@@ -76,7 +118,7 @@ hint: start with --fresh, which empties the storage, and make swap anew: mkswap,
 			}
 			want := append([]config.Export(nil), test.exports...)
 			want[0].Size = test.size
-			if !reflect.DeepEqual(p.exports, want) || p.empty != test.empty || (p.warning != "") != test.warns {
+			if !reflect.DeepEqual(plain(p.exports), want) || p.empty != test.empty || (p.warning != "") != test.warns {
 				t.Errorf("plan %+v, want %+v, empty %v, a warning %v", p, want, test.empty, test.warns)
 			}
 		})

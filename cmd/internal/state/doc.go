@@ -15,7 +15,9 @@
 //	    lock with the process, however it dies.
 //	D2  state.json is one complete state at every instant: the new one is written
 //	    beside it, brought to the medium and moved over it.
-//	D3  clean is true only if storage alone is every export.
+//	D3  clean is true only if storage alone is every export that is not deleted.
+//	D4  A deleted export whose storage was kept is remembered until an export of
+//	    its name is served again.
 //
 // Not promised: that storage was left alone while no daemon ran.
 package state

@@ -26,6 +26,15 @@ type Export struct {
 	Name    string `json:"name"`
 	Size    int64  `json:"size"` // bytes
 	Storage string `json:"storage"`
+
+	// Created says that the export was made by a request, not by the
+	// configuration: the next run serves it too.
+	Created      bool   `json:"created,omitempty"`
+	Writethrough string `json:"writethrough,omitempty"` // of a created one
+
+	// Deleted says that the export is gone and its storage is left, with content
+	// that is not whole: whoever uses it under this name again empties it.
+	Deleted bool `json:"deleted,omitempty"`
 }
 
 // version is the format of state.json. Another one is refused.

@@ -1,0 +1,200 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/tmemd/tmemd/cmd/internal/admin"
+	"github.com/tmemd/tmemd/cmd/internal/cli"
+	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/cmd/internal/state"
+	"github.com/tmemd/tmemd/nbd"
+)
+
+// CreateExport implements admin.Service.
+func (s service) CreateExport(r admin.CreateRequest) (admin.Export, error) {
+	bad := func(key string, wrong *cli.Error) error {
+		return &admin.Error{Status: http.StatusBadRequest, Message: key + wrong.Problem, Hint: wrong.Hint}
+	}
+	e := &export{created: true, Export: config.Export{Name: r.Name, SizeChosen: true, Storage: r.Storage}}
+	if wrong := config.CheckExportName(r.Name); wrong != nil {
+		return admin.Export{}, bad("", wrong)
+	}
+	var wrong *cli.Error
+	if e.Size, wrong = config.ExportSize(r.Size, s.d.options.RAM); wrong != nil {
+		return admin.Export{}, bad("size: ", wrong)
+	}
+	if r.Writethrough != "" {
+		mode, err := parseWritethrough(r.Writethrough)
+		if err != nil {
+			return admin.Export{}, err
+		}
+		e.Writethrough = mode
+	}
+	if e.Storage == "" {
+		e.Storage = s.d.folder.Path(e.Name + ".img")
+	}
+	if !filepath.IsAbs(e.Storage) {
+		return admin.Export{}, bad("storage: ", cli.Misuse("write the whole path, from the / on", "%q is not an absolute path", e.Storage))
+	}
+	e.Storage = filepath.Clean(e.Storage)
+	if err := s.d.create(e); err != nil {
+		return admin.Export{}, err
+	}
+	return s.findExport(e.Name)
+}
+
+// create opens an export and serves it. After an error it is as if nobody had
+// asked.
+func (d *Daemon) create(e *export) error {
+	d.loading.Lock()
+	defer d.loading.Unlock()
+	if err := d.mayChange("creates no export"); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(d.list(), func(other *export) bool { return other.Name == e.Name }) {
+		return &admin.Error{
+			Status: http.StatusConflict, Message: fmt.Sprintf("there is an export %s already", e.Name), Hint: "choose another name, or delete that one first",
+		}
+	}
+	if err := refuseContent(e.Storage); err != nil {
+		return err
+	}
+	storage, blank, err := d.openStorage(e.Export, false)
+	if err != nil {
+		return &admin.Error{Status: http.StatusConflict, Message: err.Error(), Hint: cureNewStorage(err)}
+	}
+	if err := d.openDevice(e, storage, blank); err != nil {
+		return errors.Join(err, removeNew(e.Storage, blank))
+	}
+	forgotten := d.deleted
+	d.deleted = slices.DeleteFunc(slices.Clone(d.deleted), func(s state.Export) bool { return s.Name == e.Name })
+	d.add(e)
+	err = d.saveState(false)
+	if err == nil {
+		err = d.server().AddExport(e.nbd())
+	}
+	if err != nil {
+		d.deleted = forgotten
+		d.remove(e)
+		return errors.Join(fmt.Errorf("create export %s: %w", e.Name, err), e.device.Close(), removeNew(e.Storage, blank), d.saveState(false))
+	}
+	d.log.Info("export created", "export", e.Name, "bytes", e.Size, "storage", e.Storage)
+	return nil
+}
+
+// refuseContent keeps a new export from files that belong to somebody. What a
+// device has, nobody can tell.
+func refuseContent(path string) error {
+	st, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) || err == nil && st.Mode().IsRegular() && st.Size() == 0 || err == nil && st.Mode().Type() == os.ModeDevice {
+		return nil
+	}
+	if err == nil && st.Mode().IsRegular() {
+		err = fmt.Errorf("%s exists and is not empty", path)
+	} else if err == nil {
+		err = fmt.Errorf("%s is neither a file nor a block device", path)
+	}
+	return &admin.Error{
+		Status: http.StatusConflict, Message: "storage: " + err.Error(), Hint: "remove it, or choose another path with --storage",
+	}
+}
+
+func cureNewStorage(err error) string {
+	if errors.Is(err, os.ErrNotExist) {
+		return "make its folder first"
+	}
+	return cureStorage(err)
+}
+
+// removeNew removes the file that an export began with.
+func removeNew(path string, blank bool) error {
+	if !blank {
+		return nil
+	}
+	return os.Remove(path)
+}
+
+func (d *Daemon) add(e *export) {
+	d.exportsMu.Lock()
+	defer d.exportsMu.Unlock()
+	d.exports = append(d.exports, e)
+}
+
+// remove takes an export off the list. Nobody looks at its device any more when
+// it returns.
+func (d *Daemon) remove(e *export) {
+	d.exportsMu.Lock()
+	defer d.exportsMu.Unlock()
+	d.exports = slices.DeleteFunc(d.exports, func(other *export) bool { return other == e })
+}
+
+// DeleteExport implements admin.Service.
+func (s service) DeleteExport(name string, removeStorage bool) error {
+	d := s.d
+	d.loading.Lock()
+	defer d.loading.Unlock()
+	if err := d.mayChange("deletes no export"); err != nil {
+		return err
+	}
+	list := d.list()
+	i := slices.IndexFunc(list, func(e *export) bool { return e.Name == name })
+	if i < 0 {
+		return noExport(name)
+	}
+	e := list[i]
+	if removeStorage && !e.removable() {
+		return &admin.Error{
+			Status: http.StatusConflict, Message: fmt.Sprintf("the storage of export %s, %s, is not the daemon's to remove", name, e.Storage),
+			Hint: "delete it without --remove-storage; only files of exports made by tmemctl export create are removed",
+		}
+	}
+	return d.delete(e, removeStorage)
+}
+
+// removable says whether storage is a file that was made for the export.
+func (e *export) removable() bool {
+	st, err := os.Lstat(e.Storage)
+	return e.created && err == nil && st.Mode().IsRegular()
+}
+
+// delete takes an export away from clients and drops its pages. Storage that
+// stays is noted as not whole, as backends had pages of it.
+// REQUIRES: loading held.
+func (d *Daemon) delete(e *export, removeStorage bool) error {
+	err := d.server().RemoveExport(e.Name)
+	if errors.Is(err, nbd.ErrExportInUse) {
+		return &admin.Error{
+			Status: http.StatusConflict, Message: fmt.Sprintf("export %s has clients attached", e.Name),
+			Hint: "let them go first: swapoff, then nbd-client -d; tmemctl status shows who they are",
+		}
+	}
+	if err != nil {
+		return err
+	}
+	remembered := d.deleted
+	if !removeStorage {
+		gone := e.state()
+		gone.Created, gone.Deleted, gone.Writethrough = false, true, ""
+		d.deleted = append(slices.Clone(d.deleted), gone)
+	}
+	d.remove(e)
+	if err := d.saveState(false); err != nil {
+		d.deleted = remembered
+		d.add(e)
+		return errors.Join(err, d.server().AddExport(e.nbd()))
+	}
+	err = e.device.Close()
+	if removeStorage {
+		err = errors.Join(err, os.Remove(e.Storage))
+	}
+	if err != nil {
+		return fmt.Errorf("export %s is deleted, not without trouble: %w", e.Name, err)
+	}
+	d.log.Info("export deleted", "export", e.Name, "storage", e.Storage, "removed", removeStorage)
+	return nil
+}
