@@ -72,6 +72,18 @@ func (c *Client) DeleteExport(ctx context.Context, name string, request DeleteRe
 	return c.ask(ctx, http.MethodPost, "/v1/exports/"+url.PathEscape(name)+"/delete", request, &done)
 }
 
+// Faults lists what can be made to fail, and how it is.
+func (c *Client) Faults(ctx context.Context) (f []Fault, err error) {
+	err = c.ask(ctx, http.MethodGet, "/v1/faults", nil, &f)
+	return f, err
+}
+
+// SetFaults replaces the rules of a target.
+func (c *Client) SetFaults(ctx context.Context, target string, rules []string) (f Fault, err error) {
+	err = c.ask(ctx, http.MethodPut, "/v1/faults/"+url.PathEscape(target), FaultRequest{Rules: rules}, &f)
+	return f, err
+}
+
 // Backends asks for the loaded backends.
 func (c *Client) Backends(ctx context.Context) (b []Backend, err error) {
 	err = c.ask(ctx, http.MethodGet, "/v1/backends", nil, &b)

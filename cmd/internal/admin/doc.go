@@ -12,6 +12,8 @@
 //	PATCH /v1/exports/NAME  ExportSettings → Export
 //	GET  /v1/backends                → []Backend
 //	POST /v1/backends  LoadRequest   → 201 Backend
+//	GET  /v1/faults                  → []Fault
+//	PUT  /v1/faults/TARGET           FaultRequest  → Fault
 //	PUT  /v1/backends/order          OrderRequest  → []Backend
 //	POST /v1/backends/NAME/freeze    FreezeRequest → Backend
 //	POST /v1/backends/NAME/thaw      → Backend

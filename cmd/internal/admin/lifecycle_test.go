@@ -130,3 +130,27 @@ func TestCreateDelete(t *testing.T) {
 		t.Errorf("DeleteExport: %v", err)
 	}
 }
+
+func (s *fakeService) Faults() ([]Fault, error) {
+	return []Fault{{Target: "zcache", Part: "backend", Rules: []FaultRule{{Rule: "load error", Fired: 2}}}}, nil
+}
+
+func (s *fakeService) SetFaults(target string, rules []string) (Fault, error) {
+	if target == "" || len(rules) == 0 {
+		return Fault{Target: target, Rules: []FaultRule{}}, nil
+	}
+	return Fault{Target: target, Rules: []FaultRule{{Rule: rules[0]}}}, nil
+}
+
+func TestFaults(t *testing.T) {
+	service := &fakeService{}
+	c, ctx := startClient(t, service), context.Background()
+	want, _ := service.Faults()
+	if got, err := c.Faults(ctx); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("Faults = %+v, %v", got, err)
+	}
+	got, err := c.SetFaults(ctx, "storage:swap", []string{"write full"})
+	if err != nil || got.Target != "storage:swap" || len(got.Rules) != 1 || got.Rules[0].Rule != "write full" {
+		t.Errorf("SetFaults = %+v, %v", got, err)
+	}
+}

@@ -31,6 +31,10 @@ type Service interface {
 	// Load loads a backend and returns it.
 	Load(LoadRequest) (Backend, error)
 
+	// Faults lists what can be made to fail. SetFaults replaces the rules of one.
+	Faults() ([]Fault, error)
+	SetFaults(target string, rules []string) (Fault, error)
+
 	// Freeze, Thaw and Cancel change a backend's state and return it.
 	Freeze(name, reason string) (Backend, error)
 	Thaw(name string) (Backend, error)
@@ -87,6 +91,17 @@ func NewServer(service Service, log *slog.Logger) *Server {
 		serve(s, w, r, http.StatusOK, func(d DeleteRequest) (DeleteRequest, error) {
 			return d, s.service.DeleteExport(r.PathValue("name"), d.RemoveStorage)
 		})
+	})
+	mux.HandleFunc("GET /v1/faults", func(w http.ResponseWriter, _ *http.Request) {
+		faults, err := service.Faults()
+		if err != nil {
+			s.refuse(w, err)
+			return
+		}
+		s.answer(w, http.StatusOK, faults)
+	})
+	mux.HandleFunc("PUT /v1/faults/{target}", func(w http.ResponseWriter, r *http.Request) {
+		serve(s, w, r, http.StatusOK, func(f FaultRequest) (Fault, error) { return s.service.SetFaults(r.PathValue("target"), f.Rules) })
 	})
 	mux.HandleFunc("PATCH /v1/exports/{name}", func(w http.ResponseWriter, r *http.Request) {
 		serve(s, w, r, http.StatusOK, func(e ExportSettings) (Export, error) { return s.service.SetExport(r.PathValue("name"), e) })

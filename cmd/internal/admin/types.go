@@ -169,6 +169,24 @@ type MoveEvent struct {
 	Hint  string `json:"hint,omitempty"`
 }
 
+// Fault is what can be made to fail, and how it is.
+type Fault struct {
+	Target string      `json:"target"` // a backend's name, or an export's for its storage
+	Part   string      `json:"part"`   // backend or storage
+	Rules  []FaultRule `json:"rules"`
+}
+
+// FaultRule is one rule, in the language of package backends/fault.
+type FaultRule struct {
+	Rule  string `json:"rule"`
+	Fired uint64 `json:"fired"` // how often it did its work
+}
+
+// FaultRequest replaces the rules of a target.
+type FaultRequest struct {
+	Rules []string `json:"rules"`
+}
+
 // Error is an answer that says what went wrong and what to do about it.
 type Error struct {
 	Status  int    `json:"-"` // the HTTP status

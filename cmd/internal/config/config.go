@@ -16,6 +16,7 @@ import (
 type Config struct {
 	StateDir      string // absolute
 	Fresh         bool   // empty the storage first
+	AllowFaults   bool   // backends and storage can be made to fail
 	LogLevel      slog.Level
 	Listen        []Address
 	Metrics       string // HOST:PORT, or empty for none

@@ -41,6 +41,8 @@ with 20 % of RAM for compressed pages, and prints how to attach it.
                           (default 127.0.0.1:9757)
   --config FILE           TOML file for these and all other settings
   --fresh                 empty the storage first; swap has to be made again
+  --allow-faults          let tmemctl fault make backends and storage fail, to
+                          rehearse it; not for use in earnest
   --check                 check the settings, start nothing
   --log-level LEVEL       debug, info, warn or error (default info)
   --version               print the version
@@ -56,6 +58,7 @@ type flags struct {
 
 	listen []string
 	fresh  bool
+	faults bool
 	given  map[string]bool // names of the flags that were there
 }
 
@@ -71,6 +74,7 @@ func parseFlags(args []string) (flags, Action, error) {
 	set.StringVar(&f.config, "config", "", "")
 	set.StringVar(&f.logLevel, "log-level", "", "")
 	set.BoolVar(&f.fresh, "fresh", false, "")
+	set.BoolVar(&f.faults, "allow-faults", false, "")
 	set.BoolVar(&check, "check", false, "")
 	set.BoolVar(&version, "version", false, "")
 	set.Func("listen", "", func(text string) error {

@@ -31,7 +31,7 @@ func Parse(args []string, host Host) (*Config, Action, error) {
 	if err != nil || action == ActionHelp || action == ActionVersion {
 		return nil, action, err
 	}
-	p := parser{host: host, flags: f, config: &Config{Fresh: f.fresh, origins: map[string]origin{}}}
+	p := parser{host: host, flags: f, config: &Config{Fresh: f.fresh, AllowFaults: f.faults, origins: map[string]origin{}}}
 	if f.given["config"] {
 		path, err := filepath.Abs(f.config)
 		if err != nil {

@@ -50,6 +50,7 @@ type Daemon struct {
 	folder      *state.Folder // immutable after Open, as is all down to bound
 	frontswap   *frontswap.Frontswap
 	moves       *moves
+	faults      faults
 	admin       *admin.Server
 	metrics     *metrics.Server // nil if metrics are off
 	metricsAddr string
@@ -94,6 +95,10 @@ var phaseNames = [...]string{admin.PhaseServing, admin.PhaseDraining, admin.Phas
 func Open(o Options) (*Daemon, error) {
 	d := &Daemon{config: o.Config, options: o, log: o.Log, started: time.Now(), frontswap: frontswap.New(o.Log)}
 	d.moves = newMoves(d.frontswap)
+	d.faults.allowed = d.config.AllowFaults
+	if d.faults.allowed {
+		d.log.Warn("faults are allowed: tmemctl fault can make backends and storage fail")
+	}
 	if d.options.OpenStorage == nil {
 		d.options.OpenStorage = openFile
 	}
@@ -235,6 +240,7 @@ func (d *Daemon) openDevices(empty bool) error {
 // openDevice makes the device of an export. The storage belongs to it, or is
 // closed.
 func (d *Daemon) openDevice(e *export, s tier.Storage, blank bool) (err error) {
+	s = d.faults.storage(e.Name, s)
 	e.device, err = tier.Open(tier.Config{Name: e.Name, ID: d.nextID, Storage: s, Empty: blank, Frontswap: d.frontswap, Log: d.log})
 	if err != nil {
 		return errors.Join(fmt.Errorf("open export %s: %w", e.Name, err), s.Close())
@@ -274,6 +280,7 @@ func (d *Daemon) loadBackend(kind, name string, size int64) error {
 		return err
 	}
 	if err := d.frontswap.Register(name, b); err != nil {
+		d.faults.forget(b)
 		return errors.Join(err, b.Close())
 	}
 	return nil
@@ -284,7 +291,7 @@ func (d *Daemon) makeBackend(kind, name string, size int64) (backends.Backend, e
 	if err != nil {
 		return nil, fmt.Errorf("load backend %s: %w", name, err)
 	}
-	return b, nil
+	return d.faults.backend(name, b), nil
 }
 
 func (d *Daemon) newNBD() (*nbd.Server, error) {

@@ -204,6 +204,7 @@ func (s service) Replace(name string, r admin.LoadRequest) (admin.Move, error) {
 		}
 		drained, err := d.frontswap.Replace(context.Background(), name, newName, b)
 		if err != nil && drained.Started.IsZero() {
+			d.faults.forget(b)
 			err = errors.Join(err, b.Close()) // it was not loaded
 		}
 		return drained, err

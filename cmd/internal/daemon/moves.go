@@ -130,6 +130,18 @@ func (ms *moves) unloading(name string) bool {
 	return m != nil && m.order.drains()
 }
 
+// replacing says whether a backend is being replaced.
+func (ms *moves) replacing() bool {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	for _, m := range ms.running {
+		if m.order.operation == admin.OperationReplace {
+			return true
+		}
+	}
+	return false
+}
+
 // offered names the backends that pages of one move on to; storage gets the
 // rest.
 func (ms *moves) offered(name string) string {
@@ -150,7 +162,7 @@ func (ms *moves) offered(name string) string {
 func (m *move) finish(drained frontswap.Drain, err error) {
 	m.mu.Lock()
 	if !drained.Started.IsZero() {
-		m.last = m.progress(drained, time.Now())
+		m.last = m.progressLocked(drained, time.Now())
 	}
 	m.last.Running = false
 	m.mu.Unlock()
@@ -219,14 +231,15 @@ func (m *move) Progress() admin.Progress {
 	}
 	// An earlier move is still shown in the moment before this one begins.
 	if found && b.Drain.Started.After(m.began) {
-		m.last = m.progress(b.Drain, time.Now())
+		m.last = m.progressLocked(b.Drain, time.Now())
 	}
 	return m.last
 }
 
-func (m *move) progress(d frontswap.Drain, now time.Time) admin.Progress {
+// progressLocked shows frontswap's numbers. REQUIRES: mu held.
+func (m *move) progressLocked(d frontswap.Drain, now time.Time) admin.Progress {
 	if !m.order.drains() {
-		d.Total = min(d.Total, m.order.most)
+		d.Total = m.last.Total // what was asked for, or all that there was
 		d.Left = d.Total - min(d.Moved, d.Total)
 	}
 	return progress(d, now)
