@@ -140,14 +140,19 @@ type block struct {
 // move moves the pages of the block that are the backend's. A page that becomes
 // the backend's meanwhile may be missed, unless F3 rules that out.
 func (b *block) move() error {
+	room := b.m.most - b.m.moved.Load()
 	for i := range b.n {
 		page := b.first + uint64(i)
+		if room == 0 {
+			break
+		}
 		if b.a.word(page).owner() != b.m.from.owner {
 			continue
 		}
 		b.a.LockUpdate(page)
-		b.mine[i] = b.wanted(page)
-		if !b.mine[i] {
+		if b.mine[i] = b.wanted(page); b.mine[i] {
+			room--
+		} else {
 			b.a.UnlockUpdate(page)
 		}
 	}

@@ -129,7 +129,7 @@ func (p *plan) complete(last state.State, c *config.Config) error {
 	}
 	for i, e := range p.exports {
 		for _, before := range last.Exports {
-			if before.Name != e.Name {
+			if before.Name != e.Name || e.stale {
 				continue
 			}
 			if err := hasContent(e.Storage, before.Size); err != nil {

@@ -131,7 +131,10 @@ func TestPlanComplete(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "swap.img")
 	last := state.State{Clean: true, Exports: []state.Export{{Name: "swap", Size: 8192, Storage: path}}}
 	check := func(empty bool) error {
-		p := plan{exports: []config.Export{{Name: "swap", Storage: path}, {Name: "new", Storage: path + "2"}}, empty: empty}
+		p := plan{empty: empty, exports: []*export{
+			{Export: config.Export{Name: "swap", Storage: path}},
+			{Export: config.Export{Name: "new", Storage: path + "2"}},
+		}}
 		return p.complete(last, &config.Config{})
 	}
 	if err := check(false); err == nil || !strings.Contains(err.Error(), "no such file") {
