@@ -1,8 +1,10 @@
 package arena
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/tmemd/tmemd/backends/sharedmem"
 )
@@ -10,25 +12,25 @@ import (
 const (
 	// ChunkSize is the unit in which memory is taken from the system, in bytes.
 	ChunkSize = 64 << 10
-	// MaxData is the length of the largest object, in bytes: 7/8 of a page.
-	MaxData = 4096 * 7 / 8
+	// MaxData is the length of the largest object, in bytes: a whole page.
+	MaxData = 4096
 	// MaxPages bounds Object.Page, and MaxCodec Object.Codec.
 	MaxPages = 1 << pageBits
 	MaxCodec = 1<<codecBits - 1
+	// MaxFlags bounds Object.Flags.
+	MaxFlags = 1<<flagBits - 1
 	// RefBits is how many low bits of a Ref are in use.
 	RefBits = 40
+	// RefUnit is what every object is aligned to, in bytes.
+	RefUnit = 32
 
 	headerSize = 16
-	// classStep is the difference between two classes, and what every slot is
-	// aligned to: measured on pages of real processes, 64 bytes cost 1.5 % of
-	// density against 16, and keep the number of part-filled chunks small.
-	classStep  = 64
-	classCount = (headerSize + MaxData + classStep - 1) / classStep
-	maxLimit   = classStep << RefBits
+	pageSize   = 4096 // the system's: what a hole can be punched for
+	maxLimit   = RefUnit << RefBits
 )
 
-// Ref names an object: the address of its slot in units of 64 bytes. Every
-// value below 1<<RefBits may occur, 0 too.
+// Ref names an object: the address of its slot in units of RefUnit. Every value
+// below 1<<RefBits may occur, 0 too.
 type Ref uint64
 
 // Object is what Put stores and Get finds.
@@ -36,65 +38,77 @@ type Object struct {
 	Export uint32
 	Page   uint64 // below MaxPages
 	Codec  uint8  // how Data is encoded: 1 to MaxCodec, the caller's business
+	Flags  uint8  // up to MaxFlags, the caller's business; see Mark
 	Sum    uint32 // a checksum, the caller's business
 	Data   []byte // 1 to MaxData bytes
 }
 
 // Arena is an arena. All methods may be called from any goroutine, but for a
-// live object Free must not overlap with another call.
+// live object Free must not overlap with Get or the use of its Data, and there
+// is one Compact at a time.
 type Arena struct {
 	region  *sharedmem.Region
-	memory  []byte                // the region's; nil after Close
-	chunks  []chunk               // one for each chunk of the region
-	classes [classCount + 1]class // indexed by slot size / classStep; 0 is unused
-	pool    pool
+	table   *sharedmem.Region // holds chunks
+	memory  []byte            // the region's; nil after Close
+	chunks  []chunk           // one for each chunk of the region; nil after Close
+	classes []class           // smallest first; classes[0] is unused
+	// classFor is the class for a slot of at least so many RefUnits; immutable.
+	classFor [(headerSize+MaxData)/RefUnit + 2]uint8
+	pool     pool
+	used     atomic.Int64 // bytes of the slots in use
+	touched  atomic.Int64 // bytes of memory that chunks have; see A5
 }
 
 // Stats counts what an arena holds. It is a snapshot of each class in turn.
 type Stats struct {
 	Objects   int64
 	DataBytes int64 // the objects' data, without headers and padding
+	UsedBytes int64 // the slots that the objects are in
 	HeldBytes int64 // memory taken from the system; see A5
 }
 
 // New makes an empty arena that holds at most limit bytes, rounded down to
-// whole chunks; at least one, at most 64 TiB. purpose is for [sharedmem.Usage].
-func New(purpose string, limit int64) (*Arena, error) {
-	if limit < ChunkSize || limit > maxLimit {
-		return nil, fmt.Errorf("make the %s: limit of %d bytes is outside %d to %d",
-			purpose, limit, ChunkSize, int64(maxLimit))
+// whole chunks. SetLimit may raise the limit up to capacity, which costs address
+// space only; it is at least the limit, and at most 32 TiB. purpose is for
+// [sharedmem.Usage].
+func New(purpose string, limit, capacity int64) (*Arena, error) {
+	if limit < ChunkSize || limit > capacity || capacity > maxLimit {
+		return nil, fmt.Errorf("make the %s: limit of %d bytes is outside %d to the capacity of %d, or that above %d",
+			purpose, limit, ChunkSize, capacity, int64(maxLimit))
 	}
-	chunks := limit / ChunkSize
+	chunks := capacity / ChunkSize
 	region, err := sharedmem.NewFile(purpose, chunks*ChunkSize)
 	if err != nil {
 		return nil, err
 	}
+	table, err := sharedmem.NewFile("chunk table of the "+purpose, chunks*int64(unsafe.Sizeof(chunk{})))
+	if err != nil {
+		return nil, errors.Join(err, region.Close())
+	}
 	a := &Arena{
 		region: region,
+		table:  table,
 		memory: region.Bytes(),
-		chunks: make([]chunk, chunks),
+		chunks: unsafe.Slice((*chunk)(unsafe.Pointer(&table.Bytes()[0])), chunks),
 	}
-	for i := 1; i < len(a.classes); i++ {
-		a.classes[i].size = int64(i) * classStep
-		a.classes[i].slots = ChunkSize / a.classes[i].size
-	}
-	a.pool.region, a.pool.chunks = region, a.chunks
+	a.makeClasses()
+	a.pool = pool{region: region, touched: &a.touched, chunks: a.chunks, limit: int(limit / ChunkSize)}
 	return a, nil
 }
 
 // Put stores a copy of the object. It returns false if there is no room below
 // the limit, or if a field is out of its range.
 func (a *Arena) Put(o Object) (Ref, bool) {
-	if o.Page >= MaxPages || o.Codec == 0 || o.Codec > MaxCodec || len(o.Data) == 0 || len(o.Data) > MaxData {
+	if o.Page >= MaxPages || o.Flags > MaxFlags || o.Codec == 0 || o.Codec > MaxCodec || len(o.Data) == 0 || len(o.Data) > MaxData {
 		return 0, false
 	}
-	c := &a.classes[(headerSize+len(o.Data)+classStep-1)/classStep]
+	c := &a.classes[a.classFor[(headerSize+len(o.Data)+RefUnit-1)/RefUnit]]
 	offset, ok := a.take(c, int64(len(o.Data)))
 	if !ok {
 		return 0, false
 	}
 	a.write(offset, o)
-	return Ref(offset / classStep), true
+	return Ref(offset / RefUnit), true
 }
 
 // Get returns the object. Its Data is the arena's own memory: read only, and
@@ -128,10 +142,10 @@ func (a *Arena) Free(ref Ref) bool {
 
 // locate finds the slot that ref names, if it can be one.
 func (a *Arena) locate(ref Ref) (n int, c *class, offset int64, ok bool) {
-	if ref >= Ref(len(a.memory)/classStep) {
+	if ref >= Ref(len(a.memory)/RefUnit) {
 		return 0, nil, 0, false
 	}
-	offset = int64(ref) * classStep
+	offset = int64(ref) * RefUnit
 	n = int(offset / ChunkSize)
 	number := a.chunks[n].class.Load()
 	if number == 0 {
@@ -142,9 +156,31 @@ func (a *Arena) locate(ref Ref) (n int, c *class, offset int64, ok bool) {
 	return n, c, offset, within%c.size == 0 && within/c.size < c.slots
 }
 
+// SetLimit changes the limit, at least one chunk and at most the capacity; it
+// is rounded down to whole chunks. If more is held, what is kept for reuse goes
+// back at once, and Put finds no room in new chunks until enough objects are
+// gone: see Compact.
+func (a *Arena) SetLimit(limit int64) error {
+	if limit < ChunkSize || limit > int64(len(a.memory)) {
+		return fmt.Errorf("limit of %d bytes is outside %d to %d", limit, ChunkSize, len(a.memory))
+	}
+	a.pool.setLimit(int(limit / ChunkSize))
+	return nil
+}
+
+// Capacity is the highest limit that there can be.
+func (a *Arena) Capacity() int64 { return int64(len(a.memory)) }
+
+// Used is the bytes of all slots in use, without a lock.
+func (a *Arena) Used() int64 { return a.used.Load() }
+
+// Room says how many chunks can still be taken from the system, less than 0 if
+// more are held than the limit allows; those kept for reuse count as free.
+func (a *Arena) Room() int { return a.pool.room() }
+
 // Stats counts. It takes each class's lock for an instant.
 func (a *Arena) Stats() Stats {
-	s := Stats{HeldBytes: a.pool.held()}
+	s := Stats{HeldBytes: a.touched.Load(), UsedBytes: a.used.Load()}
 	for i := range a.classes {
 		c := &a.classes[i]
 		c.mu.Lock()
@@ -155,22 +191,27 @@ func (a *Arena) Stats() Stats {
 	return s
 }
 
-// Usage reports the arena's region. It may be called after Close.
-func (a *Arena) Usage() sharedmem.Usage { return a.region.Usage() }
+// Usage reports the region of the objects and that of the bookkeeping. It may
+// be called after Close.
+func (a *Arena) Usage() [2]sharedmem.Usage {
+	return [2]sharedmem.Usage{a.region.Usage(), a.table.Usage()}
+}
 
 // Close gives all memory back, whether or not objects are left. Nothing but
 // Stats and Usage may overlap with it; later calls find an empty arena without
 // room.
 func (a *Arena) Close() error {
-	a.memory = nil
+	a.memory, a.chunks = nil, nil
 	a.pool.close()
 	for i := range a.classes {
 		c := &a.classes[i]
 		c.mu.Lock()
-		c.partial, c.objects, c.dataBytes = 0, 0, 0
+		c.partial, c.held, c.objects, c.dataBytes = 0, 0, 0, 0
 		c.mu.Unlock()
 	}
-	return a.region.Close()
+	a.used.Store(0)
+	a.touched.Store(0)
+	return errors.Join(a.region.Close(), a.table.Close())
 }
 
 // isFree says whether the slot may be given out (A2).

@@ -52,7 +52,7 @@ func (d *damager) step() {
 	case 6:
 		d.flip(d.random.IntN(len(d.a.memory)))
 	case 7: // a header is the likelier place to do harm
-		d.flip(d.random.IntN(len(d.a.memory)/classStep)*classStep + d.random.IntN(headerSize))
+		d.flip(d.random.IntN(len(d.a.memory)/RefUnit)*RefUnit + d.random.IntN(headerSize))
 	}
 }
 
@@ -93,7 +93,7 @@ func (d *damager) free() {
 func (d *damager) flip(at int) {
 	d.a.memory[at] ^= 1 << d.random.IntN(8)
 	for ref, owner := range d.live {
-		if from := int(ref) * classStep; at >= from && at < from+headerSize+len(owner.o.Data) {
+		if from := int(ref) * RefUnit; at >= from && at < from+headerSize+len(owner.o.Data) {
 			owner.hurt = true
 			d.live[ref] = owner
 		}
@@ -136,12 +136,12 @@ func TestDamagedLinkWhileFilling(t *testing.T) {
 	setLink(a, ref, 2) // slot 1
 	taken := make(map[int64]bool)
 	for range 10 {
-		offset, ok := a.take(&a.classes[1016/classStep+1], 1000)
+		offset, ok := a.take(&a.classes[a.classFor[1016/RefUnit+1]], 1000)
 		if !ok || taken[offset] {
 			t.Fatalf("A2: slot at %d, ok: %v, was taken before: %v", offset, ok, taken[offset])
 		}
 		taken[offset] = true
-		if _, ok := a.Get(Ref(offset / classStep)); ok {
+		if _, ok := a.Get(Ref(offset / RefUnit)); ok {
 			t.Fatal("A1: a slot that is being filled is live")
 		}
 	}
@@ -149,7 +149,7 @@ func TestDamagedLinkWhileFilling(t *testing.T) {
 
 // TestDamagedHeader changes one thing about a slot at a time.
 func TestDamagedHeader(t *testing.T) {
-	const length = MaxData // of the class with the longest tail
+	const length = 3584
 	live := object(1, length)
 	live.Codec = 1
 	for _, test := range []struct {
@@ -161,18 +161,18 @@ func TestDamagedHeader(t *testing.T) {
 		{"filling", 0, filling | 1<<codecShift | length<<lengthShift},
 		{"no codec", 0, length << lengthShift},
 		{"no length", 0, 1 << codecShift},
-		{"length of the class below", 0, 1<<codecShift | (length-classStep)<<lengthShift},
-		{"length beyond the slot", 0, 1<<codecShift | (length+classStep)<<lengthShift},
+		{"length of the class below", 0, 1<<codecShift | (length-400)<<lengthShift},
+		{"length beyond the slot", 0, 1<<codecShift | (length+400)<<lengthShift},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			a := newArena(t, ChunkSize)
 			ref := mustPut(t, a, live)
-			*a.word0(int64(ref) * classStep) = test.word0
+			*a.word0(int64(ref) * RefUnit) = test.word0
 			if o, ok := a.Get(ref); ok {
 				t.Errorf("A3: Get returned %+v", o)
 			}
 			mustFree(t, a, ref)
-			if s := a.Stats(); s.Objects != 0 || s.DataBytes <= -classStep || s.DataBytes >= classStep {
+			if s := a.Stats(); s.Objects != 0 || s.DataBytes <= -256 || s.DataBytes >= 256 {
 				t.Errorf("after Free: %+v", s)
 			}
 		})
@@ -185,12 +185,12 @@ func TestDamageBeyondSlots(t *testing.T) {
 	a := newArena(t, ChunkSize)
 	o := object(1, MaxData)
 	keep := mustPut(t, a, o)
-	c := &a.classes[classCount]
-	header := *a.word0(int64(keep) * classStep)
+	c := largestClass(a)
+	header := *a.word0(int64(keep) * RefUnit)
 	for _, slot := range []int64{5, c.slots} {
 		offset := slot * c.size
 		*a.word0(offset) = header
-		ref := Ref(offset / classStep)
+		ref := Ref(offset / RefUnit)
 		if slot == c.slots {
 			if _, ok := a.Get(ref); ok {
 				t.Error("A3: Get found an object in the tail")
@@ -206,7 +206,7 @@ func TestDamageBeyondSlots(t *testing.T) {
 
 // setLink makes a free slot lead elsewhere.
 func setLink(a *Arena, ref Ref, link uint64) {
-	binary.LittleEndian.PutUint64(a.word1(int64(ref)*classStep), link)
+	binary.LittleEndian.PutUint64(a.word1(int64(ref)*RefUnit), link)
 }
 
 // FuzzSlot gives a slot any header. Get must not panic, and must not return
@@ -217,7 +217,7 @@ func FuzzSlot(f *testing.F) {
 	f.Add(uint64(1)<<codecShift|uint64(8191)<<lengthShift, uint64(7), uint16(3584))
 	f.Add(^uint64(0), ^uint64(0), uint16(1))
 	f.Fuzz(func(t *testing.T, w0, w1 uint64, length uint16) {
-		a, err := New("test arena", ChunkSize)
+		a, err := New("test arena", ChunkSize, ChunkSize)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -225,10 +225,10 @@ func FuzzSlot(f *testing.F) {
 		size := 1 + int(length)%MaxData
 		ref := mustPut(t, a, object(1, size))
 		neighbour := mustPut(t, a, object(2, size))
-		*a.word0(int64(ref) * classStep) = w0
+		*a.word0(int64(ref) * RefUnit) = w0
 		setLink(a, ref, w1)
-		slot := (headerSize + size + classStep - 1) / classStep * classStep
-		if o, ok := a.Get(ref); ok && (w0 >= filling || o.Codec == 0 || o.Page >= MaxPages || len(o.Data) == 0 || headerSize+len(o.Data) > slot) {
+		slot := int(a.classes[a.classFor[(headerSize+size+RefUnit-1)/RefUnit]].size)
+		if o, ok := a.Get(ref); ok && (w0&never != 0 || o.Codec == 0 || o.Page >= MaxPages || len(o.Data) == 0 || headerSize+len(o.Data) > slot) {
 			t.Fatalf("Get returned %+v from a slot of %d bytes", o, slot)
 		}
 		if freed := a.Free(ref); freed != (w0 != 0) {

@@ -5,17 +5,20 @@
 // compress, and knows no more of an object than the header it writes.
 //
 // The region is cut into chunks of 64 KiB. A chunk belongs to one size class
-// at a time and is an array of slots of that size; classes go from 64 to 3,648
-// bytes in steps of 64:
+// at a time and is an array of slots of that size; there is a class for each
+// number of slots that a chunk can have, as far as sizes are multiples of 32:
 //
 //	region   | chunk 0: class 1,536   | chunk 1: class 320   | chunk 2: free | …
 //	chunk    | slot 0 | slot 1 | … | slot 41 | unused tail |
-//	slot     | header word 0 | header word 1 | data … | padding below 64 bytes |
+//	slot     | header word 0 | header word 1 | data … | padding |
 //
-//	word 0   bits 0–39 page, 40–43 codec, 44–56 length of the data, 57 being filled
+//	word 0   bits 0–39 page, 40–43 codec, 44–56 length of the data, 57 being filled,
+//	         58–61 flags, 62–63 always 0
 //	word 1   bits 0–31 checksum, 32–63 export
 //
-// A [Ref] is a slot's address divided by 64, so 40 bits name a slot in 64 TiB.
+// A [Ref] is a slot's address divided by 32, so 40 bits name a slot in 32 TiB.
+//
+// A whole page, not compressed, takes 1/15 of a chunk: 6.7 % more than itself.
 //
 // # States of a slot
 //
@@ -39,24 +42,31 @@
 //	    bytes are. What says where slots begin is kept outside the region.
 //	A4  A chunk is in at most one list: of its class, if it has both live and
 //	    free slots; of the pool, warm or cold, if it has no live ones.
-//	A5  Held bytes are those of the chunks in use and of the free chunks that
-//	    are kept warm, and never exceed the limit. The memory of all other
-//	    chunks is back with the system, or was never touched.
+//	A5  The chunks in use and those kept warm are never more than the limit,
+//	    unless SetLimit was below them; then no chunk is added until they are
+//	    not. Held bytes are the pages of the system from the front of each chunk
+//	    to the last slot ever taken there. The memory behind those, and of all
+//	    other chunks, is back with the system or was never touched.
+//	A6  What can change where an object is, Compact, only calls its caller back,
+//	    who knows how to keep everybody else off the object. A chunk that is
+//	    being emptied gives out no slots.
 //
 // # Locks
 //
 //	class.mu  guards the list of one class and the entries of its chunks
 //	pool.mu   guards the lists of free chunks and the entries of those
 //
-// class.mu before pool.mu; never two classes. Get takes no lock. Memory is
-// given back to the system (a system call) with no lock held.
+// class.mu before pool.mu; never two classes. Get takes no lock; Snapshot and
+// Refs copy and list with class.mu held, so that they never read what is being
+// written or was given back. Memory is given back to the system (a system call)
+// and Compact's caller is called with no lock held.
 //
 // # What is not promised
 //
-// Objects are not moved: a chunk with one live object stays. An arena whose
-// load changes from one size to another can refuse while it holds free slots of
-// other classes. Damage to the memory is not detected here but by the owner of
-// the checksum. The bookkeeping, 20 bytes for each chunk, lives on the Go heap
-// in one slice without pointers, and can be rebuilt from the live objects'
-// headers.
+// An arena that is not compacted can refuse while it holds free slots of other
+// classes, and a chunk with one live object stays. Damage to the memory is not
+// detected here but by the owner of the checksum. The bookkeeping, 24 bytes for
+// each chunk, lives in a region of its own, and can be rebuilt from the live
+// objects' headers. Get with a ref that was never given out may make the system
+// add a page that is not counted.
 package arena

@@ -11,10 +11,16 @@ const (
 	pageBits   = 40
 	codecBits  = 4
 	lengthBits = 13
+	flagBits   = 4
 
 	codecShift  = pageBits
 	lengthShift = codecShift + codecBits
-	filling     = uint64(1) << (lengthShift + lengthBits)
+	fillShift   = lengthShift + lengthBits
+	flagShift   = fillShift + 1
+
+	filling = uint64(1) << fillShift
+	// never are the bits that no live slot has.
+	never = filling | (1<<(64-flagShift-flagBits)-1)<<(flagShift+flagBits)
 )
 
 // word0 is the first header word of the slot at offset, which decides whether
@@ -32,7 +38,7 @@ func (a *Arena) word1(offset int64) []byte {
 func (a *Arena) write(offset int64, o Object) {
 	copy(a.memory[offset+headerSize:], o.Data)
 	binary.LittleEndian.PutUint64(a.word1(offset), uint64(o.Export)<<32|uint64(o.Sum))
-	atomic.StoreUint64(a.word0(offset), o.Page|uint64(o.Codec)<<codecShift|uint64(len(o.Data))<<lengthShift)
+	atomic.StoreUint64(a.word0(offset), o.Page|uint64(o.Codec)<<codecShift|uint64(len(o.Data))<<lengthShift|uint64(o.Flags)<<flagShift)
 }
 
 // read returns the object in the slot, as far as its header makes sense for
@@ -40,8 +46,8 @@ func (a *Arena) write(offset int64, o Object) {
 func (a *Arena) read(offset int64, c *class) (Object, bool) {
 	w0 := atomic.LoadUint64(a.word0(offset))
 	length := lengthOf(w0)
-	o := Object{Page: w0 & (1<<pageBits - 1), Codec: uint8(w0 >> codecShift & (1<<codecBits - 1))}
-	if o.Codec == 0 || w0 >= filling || !c.fits(length) {
+	o := Object{Page: w0 & (1<<pageBits - 1), Codec: uint8(w0 >> codecShift & MaxCodec), Flags: uint8(w0 >> flagShift & MaxFlags)}
+	if o.Codec == 0 || w0&never != 0 || !c.fits(length) {
 		return Object{}, false
 	}
 	w1 := binary.LittleEndian.Uint64(a.word1(offset))
@@ -53,4 +59,26 @@ func (a *Arena) read(offset int64, c *class) (Object, bool) {
 
 func lengthOf(w0 uint64) int64 {
 	return int64(w0 >> lengthShift & (1<<lengthBits - 1))
+}
+
+// Mark changes an object's flags: those in clear go, those in set come. It may
+// overlap with anything: an object that is being freed is left alone, and one
+// that took its place in this instant may be marked instead. It returns false if
+// there is none.
+func (a *Arena) Mark(ref Ref, set, clear uint8) bool {
+	_, c, offset, ok := a.locate(ref)
+	if !ok {
+		return false
+	}
+	word := a.word0(offset)
+	for {
+		w0 := atomic.LoadUint64(word)
+		if w0>>codecShift&MaxCodec == 0 || w0&never != 0 || !c.fits(lengthOf(w0)) {
+			return false
+		}
+		w1 := w0&^(uint64(clear)<<flagShift) | uint64(set&MaxFlags)<<flagShift
+		if w0 == w1 || atomic.CompareAndSwapUint64(word, w0, w1) {
+			return true
+		}
+	}
 }

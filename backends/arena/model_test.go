@@ -2,6 +2,7 @@ package arena
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -30,7 +31,7 @@ func consistent(t fatalf, a *Arena) {
 	}
 	walk("warm", a.pool.warm)
 	walk("cold", a.pool.cold)
-	held, objects := 0, int64(0)
+	held, objects, used, touched := 0, int64(0), int64(0), int64(0)
 	for i := range a.classes {
 		walk("partial", a.classes[i].partial)
 		objects += a.classes[i].objects
@@ -52,8 +53,17 @@ func consistent(t fatalf, a *Arena) {
 	if slots != objects {
 		t.Fatalf("A1: %d slots are live, %d objects counted", slots, objects)
 	}
-	if held != a.pool.heldCount || held > len(a.chunks) {
+	if held != a.pool.heldCount {
 		t.Fatalf("A5: %d chunks hold memory, %d counted, of %d", held, a.pool.heldCount, len(a.chunks))
+	}
+	for n := range a.chunks {
+		touched += int64(a.chunks[n].touched) * pageSize
+		if c := &a.classes[a.chunks[n].class.Load()]; c.size > 0 {
+			used += int64(a.chunks[n].used) * c.size
+		}
+	}
+	if s := a.Stats(); s.UsedBytes != used || s.HeldBytes != touched {
+		t.Fatalf("A5: %d bytes in use and %d touched, counted %+v", used, touched, s)
 	}
 }
 
@@ -76,6 +86,9 @@ func consistentChunk(t fatalf, a *Arena, n int, c *class, list string) int64 {
 	live := int64(0)
 	for slot := range c.slots {
 		offset := int64(n)*ChunkSize + slot*c.size
+		if offset%ChunkSize >= int64(chunk.touched)*pageSize {
+			break // reading would take memory
+		}
 		_, ok := a.read(offset, c)
 		if ok == (free[slot] || slot >= int64(chunk.bump)) || ok == a.isFree(offset) {
 			t.Fatalf("A1: slot %d of chunk %d is live: %v, in the free list: %v, bump: %d", slot, n, ok, free[slot], chunk.bump)
@@ -94,7 +107,7 @@ func consistentChunk(t fatalf, a *Arena, n int, c *class, list string) int64 {
 // full and chunks change class.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		a, err := New("test arena", 24*ChunkSize)
+		a, err := New("test arena", 24*ChunkSize, 32*ChunkSize)
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -103,13 +116,17 @@ func TestModel(t *testing.T) {
 				rt.Errorf("Close: %v", err)
 			}
 		}()
-		m := &model{a: a, objects: make(map[Ref]Object)}
+		m := &model{a: a, limit: 24 * ChunkSize, objects: make(map[Ref]Object)}
 		rt.Repeat(map[string]func(*rapid.T){
 			"put":      m.put,
 			"putMany":  m.putMany,
 			"get":      m.get,
 			"free":     m.free,
 			"freeMany": m.freeMany,
+			"mark":     m.mark,
+			"compact":  m.compact,
+			"setLimit": m.setLimit,
+			"walk":     m.walk,
 			"":         m.check,
 		})
 		for ref, o := range m.objects {
@@ -126,6 +143,7 @@ type model struct {
 	objects map[Ref]Object
 	refs    []Ref // the keys of objects, in an order that replays
 	bytes   int64
+	limit   int64
 	seed    uint64
 }
 
@@ -146,7 +164,7 @@ func (m *model) add(rt *rapid.T, length int) bool {
 }
 
 func (m *model) put(rt *rapid.T) {
-	if !m.add(rt, rapid.IntRange(1, MaxData).Draw(rt, "length")) && m.a.Stats().HeldBytes < 24*ChunkSize {
+	if !m.add(rt, rapid.IntRange(1, MaxData).Draw(rt, "length")) && m.a.Room() > 0 {
 		rt.Fatalf("Put found no room in %+v", m.a.Stats())
 	}
 }
@@ -204,10 +222,85 @@ func (m *model) drop(rt *rapid.T, i int) {
 	}
 }
 
+func (m *model) mark(rt *rapid.T) {
+	ref := m.refs[m.pick(rt)]
+	set := uint8(rapid.IntRange(0, MaxFlags).Draw(rt, "set"))
+	clear := uint8(rapid.IntRange(0, 255).Draw(rt, "clear"))
+	o := m.objects[ref]
+	o.Flags = o.Flags&^clear | set
+	m.objects[ref] = o
+	if !m.a.Mark(ref, set, clear) {
+		rt.Fatalf("Mark(%#x) found nothing", uint64(ref))
+	}
+}
+
+// compact lets some objects move and some not.
+func (m *model) compact(rt *rapid.T) {
+	stays := rapid.IntRange(1, 60).Draw(rt, "stays")
+	before, movable := m.a.Stats(), m.a.Movable()
+	calls, stayed := 0, 0
+	freed := m.a.Compact(rapid.IntRange(1, 32).Draw(rt, "limit"), func(ref Ref) bool {
+		calls++
+		o, known := m.objects[ref]
+		if !known {
+			rt.Fatalf("Compact names %#x, which is not live", uint64(ref))
+		}
+		if calls%stays == stays-1 {
+			stayed++
+			return false
+		}
+		got, ok := m.a.Get(ref)
+		if !ok || !same(got, o) {
+			rt.Fatalf("Get(%#x) = %+v, %v, want %+v", uint64(ref), got, ok, o)
+		}
+		to, ok := m.a.Put(got)
+		if !ok {
+			stayed++
+			return false
+		}
+		m.a.Free(ref)
+		delete(m.objects, ref)
+		m.objects[to] = o
+		m.refs[slices.Index(m.refs, ref)] = to
+		return true
+	})
+	after := m.a.Stats()
+	if stayed == 0 && (after.HeldBytes > before.HeldBytes || freed > 0 && after.HeldBytes == before.HeldBytes) || freed > calls {
+		rt.Fatalf("Compact freed %d chunks of %d movable: %d bytes held, before %d", freed, movable, after.HeldBytes, before.HeldBytes)
+	}
+}
+
+func (m *model) setLimit(rt *rapid.T) {
+	m.limit = rapid.Int64Range(ChunkSize, 32*ChunkSize).Draw(rt, "limit")
+	if err := m.a.SetLimit(m.limit); err != nil {
+		rt.Fatal(err)
+	}
+}
+
+// walk finds every object once, and takes a copy of it.
+func (m *model) walk(rt *rapid.T) {
+	buffer := make([]byte, MaxData)
+	var refs []Ref
+	for n := range m.a.Capacity() / ChunkSize {
+		refs = m.a.Refs(int(n), refs)
+	}
+	if len(refs) != len(m.objects) {
+		rt.Fatalf("the walk found %d objects, want %d", len(refs), len(m.objects))
+	}
+	for _, ref := range refs {
+		if got, ok := m.a.Snapshot(ref, buffer); !ok || !same(got, m.objects[ref]) {
+			rt.Fatalf("Snapshot(%#x) = %+v, %v, want %+v", uint64(ref), got, ok, m.objects[ref])
+		}
+	}
+}
+
 func (m *model) check(rt *rapid.T) {
 	s := m.a.Stats()
 	if s.Objects != int64(len(m.objects)) || s.DataBytes != m.bytes {
 		rt.Fatalf("Stats shows %d objects of %d bytes, want %d of %d", s.Objects, s.DataBytes, len(m.objects), m.bytes)
+	}
+	if resident := m.a.Usage()[0].Resident; resident > s.HeldBytes {
+		rt.Fatalf("A5: %d bytes resident, %d held", resident, s.HeldBytes)
 	}
 	consistent(rt, m.a)
 }

@@ -3,6 +3,7 @@ package arena
 import (
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tmemd/tmemd/backends/sharedmem"
 )
@@ -14,28 +15,30 @@ const warmChunks = 16
 
 // pool owns the chunks that belong to no class.
 type pool struct {
-	region *sharedmem.Region // immutable
+	region  *sharedmem.Region // immutable
+	touched *atomic.Int64     // the arena's
 
 	mu        sync.Mutex
 	chunks    []chunk // the arena's; nil after close; guarded by mu
+	limit     int     // chunks with memory, at most; guarded by mu
 	warm      uint32  // first free chunk with memory + 1; guarded by mu
 	warmCount int     // guarded by mu
 	cold      uint32  // first free chunk that was given back + 1; guarded by mu
 	bump      int     // chunks from here on were never taken; guarded by mu
-	heldCount int     // chunks with memory: in classes, warm or being given back; guarded by mu
+	heldCount int     // chunks in classes, warm or being given back; guarded by mu
 }
 
-// take hands out a chunk, warm ones first. A chunk that is not warm reads as
-// zeros.
-func (p *pool) take() (n int, warm, ok bool) {
+// take hands out a chunk, warm ones first. Beyond what it has touched, a chunk
+// reads as zeros.
+func (p *pool) take() (n int, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.warm != 0 && p.heldCount <= p.limit {
+		return p.takeWarmLocked(), true
+	}
 	switch {
-	case p.warm != 0:
-		n = int(p.warm - 1)
-		p.warm = p.chunks[n].next
-		p.warmCount--
-		return n, true, true
+	case p.heldCount >= p.limit:
+		return 0, false
 	case p.cold != 0:
 		n = int(p.cold - 1)
 		p.cold = p.chunks[n].next
@@ -43,18 +46,30 @@ func (p *pool) take() (n int, warm, ok bool) {
 		n = p.bump
 		p.bump++
 	default:
-		return 0, false, false
+		return 0, false
 	}
 	p.heldCount++
-	return n, false, true
+	return n, true
 }
 
-// put takes an empty chunk back: it stays warm if few are, and otherwise its
-// memory goes back to the system, which is a system call without a lock held.
+// takeWarmLocked takes the first warm chunk, of which there is one.
+func (p *pool) takeWarmLocked() int {
+	n := int(p.warm - 1)
+	p.warm = p.chunks[n].next
+	p.warmCount--
+	return n
+}
+
+// put takes an empty chunk back: it stays warm if few are and the limit allows,
+// and otherwise its memory goes back to the system.
 func (p *pool) put(n int) {
-	if p.putWarm(n, warmChunks) {
-		return
+	if !p.putWarm(n, warmChunks) {
+		p.giveBack(n)
 	}
+}
+
+// giveBack is a system call, without a lock held.
+func (p *pool) giveBack(n int) {
 	if p.region.Punch(int64(n)*ChunkSize, ChunkSize) != nil {
 		// The memory is still ours, so the chunk counts as warm, one too many.
 		p.putWarm(n, math.MaxInt)
@@ -62,6 +77,8 @@ func (p *pool) put(n int) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.touched.Add(-int64(p.chunks[n].touched) * pageSize)
+	p.chunks[n].touched = 0
 	p.chunks[n].next = p.cold
 	p.cold = uint32(n + 1)
 	p.heldCount--
@@ -70,7 +87,7 @@ func (p *pool) put(n int) {
 func (p *pool) putWarm(n, limit int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.warmCount >= limit {
+	if p.warmCount >= limit || p.heldCount > p.limit && limit != math.MaxInt {
 		return false
 	}
 	p.chunks[n].next = p.warm
@@ -79,14 +96,38 @@ func (p *pool) putWarm(n, limit int) bool {
 	return true
 }
 
-func (p *pool) held() int64 {
+// trim gives back what is kept for reuse.
+func (p *pool) trim() {
+	for range warmChunks {
+		p.mu.Lock()
+		if p.warm == 0 {
+			p.mu.Unlock()
+			return
+		}
+		n := p.takeWarmLocked()
+		p.mu.Unlock()
+		p.giveBack(n)
+	}
+}
+
+func (p *pool) setLimit(chunks int) {
+	p.mu.Lock()
+	p.limit = chunks
+	over := p.heldCount > chunks
+	p.mu.Unlock()
+	if over {
+		p.trim()
+	}
+}
+
+func (p *pool) room() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return int64(p.heldCount) * ChunkSize
+	return p.limit - p.heldCount + p.warmCount
 }
 
 func (p *pool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.chunks, p.warm, p.warmCount, p.cold, p.bump, p.heldCount = nil, 0, 0, 0, 0, 0
+	p.chunks, p.limit, p.warm, p.warmCount, p.cold, p.bump, p.heldCount = nil, 0, 0, 0, 0, 0, 0
 }

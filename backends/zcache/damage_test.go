@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/arena"
 	"github.com/tmemd/tmemd/backends/zcache"
 )
 
@@ -85,7 +86,7 @@ func TestBitFlips(t *testing.T) {
 	pages := fill(t, c, 0, 40)
 	var objects []int64 // addresses of those pages that are not same-filled
 	for _, s := range pages {
-		if at := int64(s.handle) * 64; at < inUse(c) {
+		if at := int64(s.handle) * arena.RefUnit; at < inUse(c) {
 			objects = append(objects, at)
 		}
 	}

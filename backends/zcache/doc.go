@@ -9,7 +9,7 @@
 //
 //	page                               | kept as                   | memory
 //	one 4-byte value throughout        | its handle                | none
-//	lz4 makes at most 3,584 bytes of it | an object in the arena    | 16 bytes more, in steps of 64
+//	lz4 makes at most 3,584 bytes of it | an object in the arena    | 16 bytes more, in steps of 32
 //	anything else                      | refused, RefusedPoor      | none
 //
 // Handles, of 48 bits:
@@ -46,7 +46,7 @@
 // The arena is one sharedmem region, "zcache arena". Beside it, on the Go heap,
 // there are four compressors for each processor (at least 16) of 52 KiB, of
 // which those that were never in use at once stay untouched, and the arena's
-// bookkeeping of 20 bytes for each 64 KiB of Limit. Close leaves these to the
+// bookkeeping of 24 bytes for each 64 KiB in use. Close leaves these to the
 // garbage collector.
 //
 // # What is not promised

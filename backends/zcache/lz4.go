@@ -8,11 +8,13 @@ import (
 	"github.com/pierrec/lz4/v4"
 
 	"github.com/tmemd/tmemd/backends"
-	"github.com/tmemd/tmemd/backends/arena"
 )
 
 // codecLZ4 marks objects that are one lz4 block.
 const codecLZ4 = 1
+
+// maxCompressed is what a page must get down to: 7/8 of its size.
+const maxCompressed = backends.PageSize * 7 / 8
 
 // castagnoli is constant. The processor computes this polynomial.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -26,7 +28,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type compressor struct {
 	busy atomic.Bool
 	lz4  lz4.CompressorCCompat
-	out  [arena.MaxData]byte // what does not fit is refused as poor
+	out  [maxCompressed]byte // what does not fit is refused as poor
 }
 
 // compressors is a fixed set of working memory.

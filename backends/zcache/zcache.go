@@ -9,7 +9,6 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/arena"
-	"github.com/tmemd/tmemd/backends/sharedmem"
 )
 
 // Kind is what [Cache.Kind] returns.
@@ -48,7 +47,7 @@ var _ backends.Backend = (*Cache)(nil)
 
 // New makes an empty cache.
 func New(config Config) (*Cache, error) {
-	a, err := arena.New("zcache arena", config.Limit)
+	a, err := arena.New("zcache arena", config.Limit, config.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("create zcache: %w", err)
 	}
@@ -181,6 +180,7 @@ func (c *Cache) Invalidate(_ backends.Key, handle backends.Handle) {
 func (c *Cache) Stats() backends.Stats {
 	held := c.arena.Stats()
 	same := max(c.sameFilled.Load(), 0)
+	usage := c.arena.Usage()
 	stats := backends.Stats{
 		Pages:           uint64(held.Objects + same),
 		SameFilledPages: uint64(same),
@@ -188,7 +188,7 @@ func (c *Cache) Stats() backends.Stats {
 		HeldBytes:       uint64(held.HeldBytes),
 		LimitBytes:      uint64(c.limit),
 		CorruptLoads:    c.corrupt.Load(),
-		Memory:          []sharedmem.Usage{c.arena.Usage()},
+		Memory:          usage[:],
 	}
 	for i := range c.refused {
 		stats.Refused[i] = c.refused[i].Load()
