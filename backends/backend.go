@@ -44,6 +44,7 @@ const (
 	RefusedBusy              // no working memory is free at this instant
 	RefusedUnmanaged         // the export was not initialised here
 	RefusedFault             // a rule of fault injection said so
+	RefusedMean              // the page compresses, but pages here compress badly on average and it is one of those
 	Refusals                 // the number of values above, for arrays indexed by reason
 )
 
@@ -62,6 +63,8 @@ func (r Refusal) String() string {
 		return "unmanaged"
 	case RefusedFault:
 		return "fault"
+	case RefusedMean:
+		return "compress_mean"
 	}
 	return "unknown"
 }
@@ -152,8 +155,10 @@ type Stats struct {
 	SameFilledPages uint64           // of these, pages that cost no memory beyond the map word
 	StoredBytes     uint64           // bytes of page data after compression
 	HeldBytes       uint64           // memory taken from the system for them, overhead included
-	LimitBytes      uint64           // HeldBytes stays at or below this; 0 means no limit
+	LimitBytes      uint64           // HeldBytes stays at or below this, but for the time after it was lowered; 0 means no limit
 	Refused         [Refusals]uint64 // by reason; index Accepted counts accepted stores
 	CorruptLoads    uint64           // loads that failed with ErrCorrupt
+	Moved           [Movements]uint64
+	Codecs          []CodecStats // the pages that are not same-filled, by encoding
 	Memory          []sharedmem.Usage
 }

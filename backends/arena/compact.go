@@ -5,7 +5,7 @@ package arena
 const scanChunks = 256
 
 // Refs appends the names of the live objects in a chunk, by its number, to refs,
-// which is returned. Chunks are numbered from 0 to Capacity/ChunkSize.
+// which is returned. Chunks are numbered from 0; see Chunks.
 func (a *Arena) Refs(n int, refs []Ref) []Ref {
 	if n < 0 || n >= len(a.chunks) {
 		return refs
@@ -149,4 +149,11 @@ func (a *Arena) left(c *class, n int) bool {
 		a.linkLocked(c, n)
 	}
 	return false
+}
+
+// Chunks is the number of chunks, from 0 on, that were ever in use.
+func (a *Arena) Chunks() int {
+	a.pool.mu.Lock()
+	defer a.pool.mu.Unlock()
+	return a.pool.bump
 }

@@ -1,8 +1,10 @@
 package zcache
 
 import (
+	"errors"
 	"fmt"
 	"hash/crc32"
+	"log/slog"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -20,39 +22,63 @@ const (
 	_ = uint64(backends.HandleBits - 1 - arena.RefBits)
 )
 
-// Config says what [New] makes.
-type Config struct {
-	// Limit bounds the memory for pages, in bytes: at least [arena.ChunkSize],
-	// and sensibly many times that, since every size in use holds a chunk.
-	Limit int64
-}
-
 // Cache is compressed memory.
 type Cache struct {
-	limit       int64 // immutable
+	log         *slog.Logger // immutable
 	arena       *arena.Arena
 	compressors compressors
+	zstd        zstdCodec
+
+	config atomic.Pointer[Config] // replaced with exportsMu held
 
 	// exports is the set of initialised exports. It is replaced, not changed, so
 	// that Store looks it up with one atomic load.
 	exports   atomic.Pointer[map[uint32]bool]
-	exportsMu sync.Mutex // held to replace exports
+	exportsMu sync.Mutex // held to replace exports, config and background
 
-	sameFilled atomic.Int64 // same-filled pages held
-	corrupt    atomic.Uint64
-	refused    [backends.Refusals]atomic.Uint64
+	// background is the goroutines' owner while there is a host; see Init.
+	background atomic.Pointer[background]
+	evictions  sync.WaitGroup // calls of Host.Evict under way
+	compacting sync.Mutex     // held by the one who compacts
+	staged     chan staged    // raw pages that wait to be compressed
+	roomAsked  chan struct{}  // wakes whoever makes room
+
+	pool    admission
+	kept    [codecs]kept // by codec
+	corrupt atomic.Uint64
+	refused [backends.Refusals]atomic.Uint64
+	moved   [backends.Movements]atomic.Uint64
+	same    atomic.Int64 // same-filled pages held
+}
+
+// kept counts the objects of one codec.
+type kept struct {
+	pages, bytes atomic.Int64
 }
 
 var _ backends.Backend = (*Cache)(nil)
 
 // New makes an empty cache.
 func New(config Config) (*Cache, error) {
-	a, err := arena.New("zcache arena", config.Limit, config.Limit)
+	config = config.withDefaults()
+	if err := config.validate(); err != nil {
+		return nil, fmt.Errorf("create zcache: %w", err)
+	}
+	a, err := arena.New("zcache arena", config.Limit, config.Capacity)
 	if err != nil {
 		return nil, fmt.Errorf("create zcache: %w", err)
 	}
-	c := &Cache{limit: config.Limit, arena: a, compressors: newCompressors()}
+	c := &Cache{
+		log:         config.Log,
+		arena:       a,
+		compressors: newCompressors(),
+		staged:      make(chan staged, min(maxStaging, config.Capacity)/backends.PageSize),
+		roomAsked:   make(chan struct{}, 1),
+	}
 	c.exports.Store(&map[uint32]bool{})
+	if err := c.applyLocked(&config); err != nil {
+		return nil, errors.Join(fmt.Errorf("create zcache: %w", err), a.Close())
+	}
 	return c, nil
 }
 
@@ -62,7 +88,8 @@ func (c *Cache) Kind() string { return Kind }
 // Local returns true: nothing here waits.
 func (c *Cache) Local() bool { return true }
 
-// Init makes the export known.
+// Init makes the export known. The first one with a host starts the background
+// work.
 func (c *Cache) Init(export backends.Export) error {
 	c.exportsMu.Lock()
 	defer c.exportsMu.Unlock()
@@ -76,16 +103,29 @@ func (c *Cache) Init(export backends.Export) error {
 	exports := maps.Clone(old)
 	exports[export.ID] = true
 	c.exports.Store(&exports)
+	if export.Host != nil && c.background.Load() == nil {
+		c.background.Store(startBackground(c, export.Host))
+	}
 	return nil
 }
 
-// InvalidateArea forgets the export.
+// InvalidateArea forgets the export. With the last one the background work ends.
 func (c *Cache) InvalidateArea(export uint32) {
+	c.forgetExports(func(id uint32, _ bool) bool { return id == export }).stop()
+}
+
+// forgetExports returns the background to be stopped, or nil: without a lock, as
+// Init may be called by somebody whom it has to wait for.
+func (c *Cache) forgetExports(which func(uint32, bool) bool) *background {
 	c.exportsMu.Lock()
 	defer c.exportsMu.Unlock()
 	exports := maps.Clone(*c.exports.Load())
-	delete(exports, export)
+	maps.DeleteFunc(exports, which)
 	c.exports.Store(&exports)
+	if len(exports) > 0 {
+		return nil
+	}
+	return c.background.Swap(nil)
 }
 
 // Store compresses the page into the arena, or into the handle.
@@ -98,34 +138,67 @@ func (c *Cache) Store(key backends.Key, data []byte) (backends.Handle, backends.
 		return 0, c.count(backends.RefusedUnmanaged), nil
 	}
 	if value, ok := sameFilled(data); ok {
-		c.sameFilled.Add(1)
+		c.same.Add(1)
 		return sameFilledHandle(key, value), c.count(backends.Accepted), nil
 	}
-	ref, refusal := c.compress(key, data)
+	if c.isFull() {
+		return 0, c.count(backends.RefusedFull), nil
+	}
+	ref, ok := c.stage(key, data)
+	refusal := backends.Accepted
+	if !ok {
+		ref, refusal = c.compress(key, data)
+	}
+	c.watchRoom()
 	return backends.Handle(ref), c.count(refusal), nil
 }
 
+// compress stores the page compressed.
 func (c *Cache) compress(key backends.Key, data []byte) (arena.Ref, backends.Refusal) {
 	w := c.compressors.claim()
 	if w == nil {
 		return 0, backends.RefusedBusy
 	}
 	defer w.release()
-	compressed := w.compress(data)
+	codec, compressed := c.encode(w, c.config.Load().Codec, data)
 	if compressed == nil {
 		return 0, backends.RefusedPoor
 	}
-	ref, ok := c.arena.Put(arena.Object{
+	if len(compressed) > maxMean && c.isMeanPoor() {
+		return 0, backends.RefusedMean
+	}
+	ref, ok := c.put(arena.Object{
 		Export: key.Export,
 		Page:   key.Page,
-		Codec:  codecLZ4,
+		Codec:  uint8(codec),
 		Sum:    crc32.Checksum(data, castagnoli),
 		Data:   compressed,
 	})
 	if !ok {
+		c.filled()
 		return 0, backends.RefusedFull
 	}
 	return ref, backends.Accepted
+}
+
+// put is arena.Put, counted.
+func (c *Cache) put(o arena.Object) (arena.Ref, bool) {
+	ref, ok := c.arena.Put(o)
+	if ok {
+		c.kept[o.Codec].pages.Add(1)
+		c.kept[o.Codec].bytes.Add(int64(len(o.Data)))
+	}
+	return ref, ok
+}
+
+// forget is arena.Free, counted. After damage to a header the counts of a codec
+// are off by a page.
+func (c *Cache) forget(ref arena.Ref) {
+	o, ok := c.arena.Get(ref)
+	if c.arena.Free(ref) && ok && o.Codec < codecs {
+		c.kept[o.Codec].pages.Add(-1)
+		c.kept[o.Codec].bytes.Add(-int64(len(o.Data)))
+	}
 }
 
 // Load restores the page into dst and proves that it is the one that was stored.
@@ -155,14 +228,17 @@ func (c *Cache) load(key backends.Key, handle backends.Handle, dst []byte) strin
 	if !ok {
 		return "header makes no sense"
 	}
-	if object.Export != key.Export || object.Page != key.Page || object.Codec != codecLZ4 {
+	if object.Export != key.Export || object.Page != key.Page {
 		return "header names another page"
 	}
-	if !decompress(dst, object.Data) {
+	if !c.decode(Codec(object.Codec), dst, object.Data) {
 		return "data does not decompress to a page"
 	}
 	if crc32.Checksum(dst, castagnoli) != object.Sum {
 		return "checksum differs"
+	}
+	if object.Flags&flagAge != 0 {
+		c.arena.Mark(arena.Ref(handle), 0, flagAge)
 	}
 	return ""
 }
@@ -170,37 +246,47 @@ func (c *Cache) load(key backends.Key, handle backends.Handle, dst []byte) strin
 // Invalidate forgets the page.
 func (c *Cache) Invalidate(_ backends.Key, handle backends.Handle) {
 	if isSameFilled(handle) {
-		c.sameFilled.Add(-1)
+		c.same.Add(-1)
 		return
 	}
-	c.arena.Free(arena.Ref(handle))
+	c.forget(arena.Ref(handle))
 }
 
 // Stats counts. The figures are taken one after the other while work goes on.
 func (c *Cache) Stats() backends.Stats {
 	held := c.arena.Stats()
-	same := max(c.sameFilled.Load(), 0)
+	same := max(c.same.Load(), 0)
 	usage := c.arena.Usage()
 	stats := backends.Stats{
 		Pages:           uint64(held.Objects + same),
 		SameFilledPages: uint64(same),
 		StoredBytes:     uint64(max(held.DataBytes, 0)),
 		HeldBytes:       uint64(held.HeldBytes),
-		LimitBytes:      uint64(c.limit),
+		LimitBytes:      uint64(c.config.Load().Limit),
 		CorruptLoads:    c.corrupt.Load(),
 		Memory:          usage[:],
 	}
 	for i := range c.refused {
 		stats.Refused[i] = c.refused[i].Load()
 	}
+	for i := range c.moved {
+		stats.Moved[i] = c.moved[i].Load()
+	}
+	for codec := LZ4; codec < codecs; codec++ {
+		k := &c.kept[codec]
+		stats.Codecs = append(stats.Codecs, backends.CodecStats{
+			Name:  codec.String(),
+			Pages: uint64(max(k.pages.Load(), 0)),
+			Bytes: uint64(max(k.bytes.Load(), 0)),
+		})
+	}
 	return stats
 }
 
-// Close gives the arena back. Stores are refused from then on.
+// Close ends the background work and gives the arena back. Stores are refused from then on.
 func (c *Cache) Close() error {
-	c.exportsMu.Lock()
-	c.exports.Store(&map[uint32]bool{})
-	c.exportsMu.Unlock()
+	c.forgetExports(func(uint32, bool) bool { return true }).stop()
+	c.evictions.Wait()
 	if err := c.arena.Close(); err != nil {
 		return fmt.Errorf("close zcache: %w", err)
 	}

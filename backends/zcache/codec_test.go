@@ -80,20 +80,28 @@ func TestReleased(t *testing.T) {
 // must not panic, write outside the page, or succeed with bytes whose checksum
 // is not the one in the header.
 func FuzzLoad(f *testing.F) {
+	c := newTestCache(f)
+	if err := c.SetCodec(Zstd); err != nil {
+		f.Fatal(err)
+	}
 	var w compressor
 	for content := range backendtest.Contents {
 		page := backendtest.Page(content, 1)
 		if data := w.compress(page); data != nil {
-			f.Add(bytes.Clone(data), crc32.Checksum(page, castagnoli))
-			f.Add(bytes.Clone(data[:len(data)/2]), crc32.Checksum(page, castagnoli))
+			f.Add(uint8(LZ4), bytes.Clone(data), crc32.Checksum(page, castagnoli))
+			f.Add(uint8(Raw), page, crc32.Checksum(page, castagnoli))
+			if data, ok := c.zstd.encode(w.out[:], page); ok {
+				f.Add(uint8(Zstd), bytes.Clone(data), crc32.Checksum(page, castagnoli))
+			}
+			f.Add(uint8(LZ4), bytes.Clone(data[:len(data)/2]), crc32.Checksum(page, castagnoli))
 		}
 	}
-	f.Add([]byte{0x00}, uint32(0))
-	f.Add([]byte{0x1f, 'x', 1, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0}, uint32(0))
-	c := newTestCache(f)
+	f.Add(uint8(LZ4), []byte{0x00}, uint32(0))
+	f.Add(uint8(LZ4), []byte{0x1f, 'x', 1, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0}, uint32(0))
 	key := backends.Key{Export: 1, Page: 77}
-	f.Fuzz(func(t *testing.T, data []byte, sum uint32) {
-		ref, ok := c.arena.Put(arena.Object{Export: key.Export, Page: key.Page, Codec: codecLZ4, Sum: sum, Data: data})
+	f.Fuzz(func(t *testing.T, codec uint8, data []byte, sum uint32) {
+		codec = 1 + codec%arena.MaxCodec
+		ref, ok := c.arena.Put(arena.Object{Export: key.Export, Page: key.Page, Codec: codec, Sum: sum, Data: data})
 		if !ok {
 			if len(data) > 0 && len(data) <= arena.MaxData {
 				t.Fatalf("no room for %d bytes", len(data))
@@ -124,7 +132,7 @@ func TestForeignCodec(t *testing.T) {
 	key := backends.Key{Export: 1, Page: 3}
 	var w compressor
 	ref, ok := c.arena.Put(arena.Object{
-		Export: key.Export, Page: key.Page, Codec: codecLZ4 + 1,
+		Export: key.Export, Page: key.Page, Codec: codecs + 5,
 		Sum: crc32.Checksum(page, castagnoli), Data: w.compress(page),
 	})
 	if !ok {

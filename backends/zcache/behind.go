@@ -1,0 +1,121 @@
+package zcache
+
+import (
+	"hash/crc32"
+	"time"
+
+	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/arena"
+)
+
+// staged names a page that waits to be compressed.
+type staged struct {
+	key backends.Key
+	ref arena.Ref
+}
+
+// stage stores the page as it came, if somebody is there to compress it behind,
+// the staging share has room, and it looks as if it would compress.
+func (c *Cache) stage(key backends.Key, data []byte) (arena.Ref, bool) {
+	share := c.config.Load().stagingPages()
+	if share == 0 || c.background.Load() == nil {
+		return 0, false
+	}
+	if c.kept[Raw].pages.Load() >= share {
+		c.moved[backends.MovedInline].Add(1)
+		return 0, false
+	}
+	if looksRandom(data) {
+		return 0, false
+	}
+	ref, ok := c.put(arena.Object{
+		Export: key.Export,
+		Page:   key.Page,
+		Codec:  uint8(Raw),
+		Sum:    crc32.Checksum(data, castagnoli),
+		Data:   data,
+	})
+	if !ok {
+		return 0, false // compressed it may fit
+	}
+	select {
+	case c.staged <- staged{key, ref}:
+		c.moved[backends.MovedStaged].Add(1)
+		return ref, true
+	default: // full of pages that are gone already
+		c.forget(ref)
+		return 0, false
+	}
+}
+
+// behindBatch is how many pages are compressed between two looks at the clock.
+const behindBatch = 16
+
+// behind compresses staged pages. While stores come in, it takes little of a
+// processor at first, and the more the fuller the share is: below a half it
+// pauses after each batch, from there on it does not. While none come in, the
+// processor is idle as far as it knows, and it does not pause either.
+func (b *background) behind() {
+	w := new(compressor)
+	page := make([]byte, backends.PageSize)
+	accepted := uint64(0)
+	for n := 1; ; n++ {
+		var s staged
+		select {
+		case <-b.ctx.Done():
+			return
+		case s = <-b.staged:
+		}
+		pause := time.Duration(0)
+		if !b.compressBehind(w, page, s) {
+			pause = time.Millisecond
+		}
+		if n%behindBatch == 0 {
+			now := b.refused[backends.Accepted].Load()
+			if now != accepted {
+				pause = b.restraint()
+			}
+			accepted = now
+		}
+		if !b.sleep(pause) {
+			return
+		}
+	}
+}
+
+// restraint is the pause after a batch: a millisecond with nothing staged, none
+// with half of the share.
+func (b *background) restraint() time.Duration {
+	half := max(1, b.config.Load().stagingPages()/2)
+	free := half - int64(len(b.staged))
+	return time.Duration(max(0, free)) * time.Millisecond / time.Duration(half)
+}
+
+// compressBehind compresses one staged page. It returns false if the page was in
+// use; it is tried again later.
+func (b *background) compressBehind(w *compressor, page []byte, s staged) bool {
+	was, ok := b.arena.Snapshot(s.ref, page)
+	if !ok || was.Export != s.key.Export || was.Page != s.key.Page || Codec(was.Codec) != Raw || was.Flags&flagSettled != 0 {
+		return true // gone, or dealt with
+	}
+	codec, data := b.encode(w, b.config.Load().Codec, was.Data)
+	if data == nil {
+		// Acknowledged, and more than refused cannot be done about it now: it stays
+		// as it is, in the staging share, until it is evicted or dropped.
+		if b.arena.Mark(s.ref, flagSettled, 0) {
+			b.moved[backends.MovedKeptRaw].Add(1)
+		}
+		return true
+	}
+	next := was
+	next.Codec, next.Data = uint8(codec), data
+	if b.replace(s.ref, was, next) {
+		b.moved[backends.MovedBehind].Add(1)
+		return true
+	}
+	select {
+	case b.staged <- s:
+	default: // the cold walk finds it
+	}
+	return false
+}

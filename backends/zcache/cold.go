@@ -1,0 +1,85 @@
+package zcache
+
+import (
+	"hash/crc32"
+	"time"
+
+	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/arena"
+)
+
+// coldRounds is the age, in rounds, at which a page is cold. Being seen three
+// times without a load between takes two whole rounds, so a round is half of
+// Config.Cold.
+const coldRounds = flagAge
+
+// cold counts each object's age, compresses staged pages that were left behind,
+// and recompresses with zstd what is cold.
+func (b *background) cold() {
+	w := &recompressor{background: b, lz4: new(compressor)}
+	b.walk(func() time.Duration { return b.config.Load().Cold / 2 }, w.visit)
+}
+
+// recompressor is the working memory for recompression.
+type recompressor struct {
+	*background
+	lz4  *compressor
+	data [backends.PageSize]byte // the object's data
+	page [backends.PageSize]byte // the page
+	out  [encodeBuffer]byte      // the page recompressed
+}
+
+func (r *recompressor) visit(ref arena.Ref) {
+	o, ok := r.arena.Snapshot(ref, nil)
+	if !ok || r.config.Load().Cold <= 0 {
+		return
+	}
+	age := o.Flags & flagAge
+	if age < coldRounds {
+		// A load between the two takes the age back; that it may be lost makes the
+		// page cold a round early.
+		r.arena.Mark(ref, age+1, flagAge)
+	}
+	switch {
+	case o.Flags&flagSettled != 0 || age < 1:
+	case Codec(o.Codec) == Raw:
+		r.compressBehind(r.lz4, r.data[:], staged{backends.Key{Export: o.Export, Page: o.Page}, ref})
+	case Codec(o.Codec) == LZ4 && age == coldRounds:
+		start := time.Now()
+		r.recompress(ref)
+		// The budget: work is followed by the rest that makes it the share.
+		percent := time.Duration(r.config.Load().ColdPercent)
+		r.sleep(time.Since(start) * (100 - percent) / percent)
+	}
+}
+
+// recompress replaces the object by a smaller one. If there is none, or the gain
+// is less than a sixteenth, the object is marked and left alone from then on.
+func (r *recompressor) recompress(ref arena.Ref) {
+	was, ok := r.arena.Snapshot(ref, r.data[:])
+	if !ok || Codec(was.Codec) != LZ4 {
+		return
+	}
+	if !r.decode(LZ4, r.page[:], was.Data) || crc32.Checksum(r.page[:], castagnoli) != was.Sum {
+		return // damaged: the scrubber and Load say so
+	}
+	if _, err := r.zstd.get(); err != nil {
+		r.log.Error("cold pages are not recompressed", "error", err)
+		return
+	}
+	data, ok := r.zstd.encode(r.out[:], r.page[:])
+	if !ok {
+		return // next round
+	}
+	if data == nil || len(data) > len(was.Data)-len(was.Data)/16 {
+		if r.arena.Mark(ref, flagSettled, 0) {
+			r.moved[backends.MovedColdPoor].Add(1)
+		}
+		return
+	}
+	next := was
+	next.Codec, next.Data = uint8(Zstd), data
+	if r.replace(ref, was, next) {
+		r.moved[backends.MovedCold].Add(1)
+	}
+}

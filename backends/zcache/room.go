@@ -1,0 +1,172 @@
+package zcache
+
+import (
+	"context"
+	"time"
+
+	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/arena"
+)
+
+const (
+	// compactChunks is how many chunks are emptied between two looks at the rest.
+	compactChunks = 64
+	// evictMost is how many pages the host is asked for at once: enough to be
+	// written in long runs, few enough to look again.
+	evictMost  = 4096
+	evictLeast = 32
+	// tidyEvery is how often the pool is looked at when nothing happens.
+	tidyEvery = time.Second
+)
+
+// askRoom wakes room.
+func (c *Cache) askRoom() {
+	select {
+	case c.roomAsked <- struct{}{}:
+	default:
+	}
+}
+
+// watchRoom wakes room when a store brought the pool near its limit, before
+// stores have to be refused.
+func (c *Cache) watchRoom() {
+	limit := c.config.Load().Limit
+	if c.arena.Used() > limit-limit/16 {
+		c.askRoom()
+	}
+}
+
+// room keeps a part of the pool free, and the pool dense.
+func (b *background) room() {
+	pause := tidyEvery
+	for b.ctx.Err() == nil {
+		timer := time.NewTimer(pause)
+		select {
+		case <-b.ctx.Done():
+		case <-timer.C:
+		case <-b.roomAsked:
+		}
+		timer.Stop()
+		if b.makeRoom() {
+			pause = tidyEvery
+		} else {
+			// The host or its storage is in trouble; asking once more at once
+			// would not help.
+			pause = min(2*pause, time.Minute)
+			if !b.sleep(pause / 8) {
+				return
+			}
+		}
+		b.tidy()
+	}
+}
+
+// needsRoom says whether stores are being refused or soon will be: less than a
+// twentieth of the chunks is free or can be made so.
+func (b *background) needsRoom() bool {
+	low := max(2, int(b.config.Load().Limit/arena.ChunkSize/20))
+	room := b.arena.Room()
+	return room < 0 || room+b.arena.Movable() < low || b.pool.full.Load() && b.isFull()
+}
+
+// makeRoom has pages evicted, coldest first, until a tenth of what was in use (or
+// what AcceptPercent says) is free again. It returns false if that does not work
+// out.
+//
+// It is not seen here whether pages that were evicted come straight back: the
+// host loads them from storage, and does not store them here again.
+func (b *background) makeRoom() bool {
+	for b.needsRoom() {
+		if b.arena.Movable() > 0 && b.arena.Room() < 0 {
+			b.compact(compactChunks)
+		}
+		target := b.arena.Used() / 100 * int64(min(b.config.Load().AcceptPercent, 95))
+		for b.arena.Used() > target {
+			if moved, err := b.evict(b.pagesIn(b.arena.Used() - target)); err != nil || moved == 0 {
+				return b.ctx.Err() == nil && !b.needsRoom()
+			}
+		}
+		b.compact(int(b.config.Load().Limit / arena.ChunkSize))
+		if b.arena.Used() == 0 {
+			break
+		}
+	}
+	return true
+}
+
+// pagesIn estimates how many pages so many bytes hold.
+func (b *background) pagesIn(bytes int64) uint64 {
+	s := b.arena.Stats()
+	pages := bytes / max(1, s.UsedBytes/max(1, s.Objects))
+	return uint64(min(max(pages, evictLeast), evictMost))
+}
+
+// evict asks the host. It returns at once when the background ends, see stop.
+func (b *background) evict(n uint64) (uint64, error) {
+	type result struct {
+		moved uint64
+		err   error
+	}
+	done := make(chan result, 1)
+	b.evictions.Go(func() {
+		moved, err := b.host.Evict(b.ctx, n)
+		done <- result{moved, err}
+	})
+	select {
+	case <-b.ctx.Done():
+		return 0, context.Cause(b.ctx)
+	case r := <-done:
+		b.moved[backends.MovedEvicted].Add(r.moved)
+		if r.err != nil && b.ctx.Err() == nil {
+			b.moved[backends.EvictionFailed].Add(1)
+			b.log.Warn("pages cannot be evicted", "moved", r.moved, "error", r.err)
+		}
+		return r.moved, r.err
+	}
+}
+
+// tidy compacts when more than a fortieth of what is held is not in use. The
+// tails of chunks, which are always there, are less than half of that.
+func (b *background) tidy() {
+	s := b.arena.Stats()
+	if s.HeldBytes-s.UsedBytes > s.HeldBytes/40 {
+		b.compact(compactChunks)
+	}
+}
+
+// compact empties up to so many chunks.
+func (b *background) compact(chunks int) {
+	if !b.compacting.TryLock() { // a background that is about to end has it
+		return
+	}
+	defer b.compacting.Unlock()
+	b.arena.Compact(chunks, func(ref arena.Ref) bool { return b.ctx.Err() == nil && b.move(ref) })
+}
+
+// move gives an object another slot.
+func (b *background) move(ref arena.Ref) bool {
+	was, ok := b.arena.Snapshot(ref, nil)
+	if !ok {
+		return false
+	}
+	var to arena.Ref
+	made := false
+	ok = b.host.Rehandle(backends.Key{Export: was.Export, Page: was.Page}, backends.Handle(ref), func() (backends.Handle, bool) {
+		now, ok := b.arena.Get(ref)
+		if !ok || now.Export != was.Export || now.Page != was.Page {
+			return 0, false
+		}
+		to, made = b.arena.Put(now)
+		return backends.Handle(to), made
+	})
+	switch {
+	case ok:
+		b.arena.Free(ref)
+		b.moved[backends.MovedCompacted].Add(1)
+	case made:
+		b.arena.Free(to)
+	default:
+		b.moved[backends.MovedContended].Add(1)
+	}
+	return ok
+}
