@@ -56,7 +56,7 @@ type hostPage struct {
 	handle     backends.Handle // guarded by mu
 	storage    []byte          // guarded by mu
 	hash       uint64          // of what was written; guarded by mu
-	referenced atomic.Bool
+	referenced atomic.Bool     // read since it was written, or since Evict's hand passed
 }
 
 // Counts returns the counters.
@@ -103,7 +103,7 @@ func (h *Host) Write(key backends.Key, data []byte) (backends.Refusal, error) {
 	p.written, p.hash = true, maphash.Bytes(h.seed, data)
 	if refusal == backends.Accepted {
 		p.held, p.handle = true, handle
-		p.referenced.Store(true)
+		p.referenced.Store(false)
 		return refusal, nil
 	}
 	p.storage = append(p.storage, data...)

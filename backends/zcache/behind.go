@@ -66,10 +66,10 @@ func (b *background) behind() {
 			return
 		case s = <-b.staged:
 		}
-		pause := time.Duration(0)
-		if !b.compressBehind(w, page, s) {
-			pause = time.Millisecond
+		if !b.settle(w, page, s) {
+			return
 		}
+		pause := time.Duration(0)
 		if n%behindBatch == 0 {
 			now := b.refused[backends.Accepted].Load()
 			if now != accepted {
@@ -91,8 +91,24 @@ func (b *background) restraint() time.Duration {
 	return time.Duration(max(0, free)) * time.Millisecond / time.Duration(half)
 }
 
+// settle compresses one staged page, or leaves it for later if it is in use just
+// now. It returns false if the background ends.
+func (b *background) settle(w *compressor, page []byte, s staged) bool {
+	for !b.compressBehind(w, page, s) {
+		if !b.sleep(time.Millisecond) {
+			return false
+		}
+		select {
+		case b.staged <- s:
+			return true
+		default: // no room in the queue: once more at once
+		}
+	}
+	return true
+}
+
 // compressBehind compresses one staged page. It returns false if the page was in
-// use; it is tried again later.
+// use.
 func (b *background) compressBehind(w *compressor, page []byte, s staged) bool {
 	was, ok := b.arena.Snapshot(s.ref, page)
 	if !ok || was.Export != s.key.Export || was.Page != s.key.Page || Codec(was.Codec) != Raw || was.Flags&flagSettled != 0 {
@@ -109,13 +125,9 @@ func (b *background) compressBehind(w *compressor, page []byte, s staged) bool {
 	}
 	next := was
 	next.Codec, next.Data = uint8(codec), data
-	if b.replace(s.ref, was, next) {
-		b.moved[backends.MovedBehind].Add(1)
-		return true
+	if !b.replace(s.ref, was, next) {
+		return false
 	}
-	select {
-	case b.staged <- s:
-	default: // the cold walk finds it
-	}
-	return false
+	b.moved[backends.MovedBehind].Add(1)
+	return true
 }

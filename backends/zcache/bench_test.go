@@ -6,17 +6,21 @@ import (
 	"go/build"
 	"go/parser"
 	"go/token"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/pierrec/lz4/v4"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/arena"
+	"github.com/tmemd/tmemd/backends/backendtest"
 )
 
 // realPages returns pages of a real program's memory: of this one, after it has
@@ -95,7 +99,7 @@ func mappingOf(b *testing.B, object *ast.File) (from, to int64) {
 // pages: time for a page in and out, and how much is left of it.
 func BenchmarkCodec(b *testing.B) {
 	pages := realPages(b)
-	out := make([]byte, len(compressor{}.out))
+	out := make([]byte, maxCompressed)
 	for name, codec := range map[string]interface {
 		CompressBlock(src, dst []byte) (int, error)
 	}{
@@ -153,18 +157,80 @@ func BenchmarkStore(b *testing.B) {
 	}
 }
 
-// BenchmarkLoad asks what a load costs beside the codec, from a cache too large
-// for the processor's own, and what memory a page takes there.
+// BenchmarkLoad asks what a load costs beside the codec alone on the same pages,
+// from a cache too large for the processor's own, and what memory a page takes
+// there. "raw" is a page that waits to be compressed.
 func BenchmarkLoad(b *testing.B) {
-	c, keys, handles := filledCache(b)
-	dst := make([]byte, backends.PageSize)
-	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		if err := c.Load(keys[i%len(keys)], handles[i%len(keys)], dst); err != nil {
-			b.Fatal(err)
+	pages := realPages(b)
+	dst, out := make([]byte, backends.PageSize), make([]byte, encodeBuffer)
+	for _, codec := range []Codec{LZ4, Zstd, Raw} {
+		config := Config{Limit: 1 << 30}
+		if codec != Raw {
+			config.Codec = codec
+		}
+		c, keys, handles := filledCache(b, config, codec, pages)
+		b.Run(codec.String()+"/load", func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if err := c.Load(keys[i%len(keys)], handles[i%len(keys)], dst); err != nil {
+					b.Fatal(err)
+				}
+			}
+			reportMemory(b, c)
+		})
+		b.Run(codec.String()+"/codec", func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				object, ok := c.arena.Get(arena.Ref(handles[i%len(keys)]))
+				if !ok || !c.decode(codec, dst, object.Data) {
+					b.Fatal("no object")
+				}
+			}
+		})
+		if codec == Zstd {
+			b.Run("zstd/in", func(b *testing.B) {
+				for i := 0; b.Loop(); i++ {
+					c.zstd.encode(out, pages[i%len(pages)])
+				}
+			})
 		}
 	}
-	reportMemory(b, c)
+}
+
+// BenchmarkBurst asks how long a burst of 32 pages takes to be acknowledged, in
+// line and with the pages compressed behind, which is waited for after each burst.
+func BenchmarkBurst(b *testing.B) {
+	pages := realPages(b)
+	for name, staging := range map[string]int64{"inline": -1, "staged": 0} {
+		b.Run(name, func(b *testing.B) {
+			c, err := New(Config{Limit: 1 << 30, Staging: staging, Cold: -1, Scrub: -1})
+			if err != nil {
+				b.Fatal(err)
+			}
+			h := &backendtest.Host{Backend: c}
+			if err := h.Open(1, uint64(len(pages))); err != nil {
+				b.Fatal(err)
+			}
+			var took time.Duration
+			at := 0
+			for b.Loop() {
+				start := time.Now()
+				for range 32 {
+					if _, err := h.Write(backends.Key{Export: 1, Page: uint64(at)}, pages[at]); err != nil {
+						b.Fatal(err)
+					}
+					at = (at + 1) % len(pages)
+				}
+				took += time.Since(start)
+				for len(c.staged) > 0 {
+					time.Sleep(100 * time.Microsecond)
+				}
+			}
+			b.ReportMetric(float64(took.Nanoseconds())/float64(32*b.N), "ns/page")
+			b.ReportMetric(0, "ns/op")
+			h.Close(1)
+			c.Close()
+		})
+	}
 }
 
 // BenchmarkParallel asks whether stores and loads get in each other's way.
@@ -209,13 +275,28 @@ func newBenchCache(b *testing.B) *Cache {
 	return c
 }
 
-func filledCache(b *testing.B) (c *Cache, keys []backends.Key, handles []backends.Handle) {
+// filledCache keeps each page 16 times, all in one encoding.
+func filledCache(b *testing.B, config Config, codec Codec, pages [][]byte) (c *Cache, keys []backends.Key, handles []backends.Handle) {
 	b.Helper()
-	c = newBenchCache(b)
-	pages := realPages(b)
+	c, err := New(config)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { c.Close() })
+	if err := c.Init(backends.Export{ID: 1, Pages: backends.MaxPages}); err != nil {
+		b.Fatal(err)
+	}
 	for n := range uint64(16 * len(pages)) {
-		key := backends.Key{Export: 1, Page: n}
-		handle, refusal, err := c.Store(key, pages[n%uint64(len(pages))])
+		key, page := backends.Key{Export: 1, Page: n}, pages[n%uint64(len(pages))]
+		if codec == Raw {
+			ref, ok := c.put(arena.Object{Export: 1, Page: n, Codec: uint8(Raw), Sum: crc32.Checksum(page, castagnoli), Data: page})
+			if !ok {
+				b.Fatal("no room")
+			}
+			keys, handles = append(keys, key), append(handles, backends.Handle(ref))
+			continue
+		}
+		handle, refusal, err := c.Store(key, page)
 		if err != nil {
 			b.Fatal(err)
 		}

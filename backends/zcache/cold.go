@@ -13,17 +13,15 @@ import (
 // Config.Cold.
 const coldRounds = flagAge
 
-// cold counts each object's age, compresses staged pages that were left behind,
-// and recompresses with zstd what is cold.
+// cold counts each object's age, and recompresses with zstd what is cold.
 func (b *background) cold() {
-	w := &recompressor{background: b, lz4: new(compressor)}
+	w := &recompressor{background: b}
 	b.walk(func() time.Duration { return b.config.Load().Cold / 2 }, w.visit)
 }
 
 // recompressor is the working memory for recompression.
 type recompressor struct {
 	*background
-	lz4  *compressor
 	data [backends.PageSize]byte // the object's data
 	page [backends.PageSize]byte // the page
 	out  [encodeBuffer]byte      // the page recompressed
@@ -40,17 +38,14 @@ func (r *recompressor) visit(ref arena.Ref) {
 		// page cold a round early.
 		r.arena.Mark(ref, age+1, flagAge)
 	}
-	switch {
-	case o.Flags&flagSettled != 0 || age < 1:
-	case Codec(o.Codec) == Raw:
-		r.compressBehind(r.lz4, r.data[:], staged{backends.Key{Export: o.Export, Page: o.Page}, ref})
-	case Codec(o.Codec) == LZ4 && age == coldRounds:
-		start := time.Now()
-		r.recompress(ref)
-		// The budget: work is followed by the rest that makes it the share.
-		percent := time.Duration(r.config.Load().ColdPercent)
-		r.sleep(time.Since(start) * (100 - percent) / percent)
+	if age < coldRounds || Codec(o.Codec) != LZ4 || o.Flags&flagSettled != 0 {
+		return
 	}
+	start := time.Now()
+	r.recompress(ref)
+	// The budget: work is followed by the rest that makes it the share.
+	percent := time.Duration(r.config.Load().ColdPercent)
+	r.sleep(time.Since(start) * (100 - percent) / percent)
 }
 
 // recompress replaces the object by a smaller one. If there is none, or the gain

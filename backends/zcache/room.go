@@ -125,11 +125,12 @@ func (b *background) evict(n uint64) (uint64, error) {
 	}
 }
 
-// tidy compacts when more than a fortieth of what is held is not in use. The
-// tails of chunks, which are always there, are less than half of that.
+// tidy compacts when more than a hundredth of what is held is not in use. The
+// tails of chunks alone can be that; then there is nothing to be found, which
+// takes some microseconds.
 func (b *background) tidy() {
 	s := b.arena.Stats()
-	if s.HeldBytes-s.UsedBytes > s.HeldBytes/40 {
+	if s.HeldBytes-s.UsedBytes > s.HeldBytes/100 {
 		b.compact(compactChunks)
 	}
 }
@@ -146,8 +147,8 @@ func (b *background) compact(chunks int) {
 // move gives an object another slot.
 func (b *background) move(ref arena.Ref) bool {
 	was, ok := b.arena.Snapshot(ref, nil)
-	if !ok {
-		return false
+	if !ok || Codec(was.Codec) == Raw && was.Flags&flagSettled == 0 {
+		return false // the queue of staged pages knows it by this name
 	}
 	var to arena.Ref
 	made := false
