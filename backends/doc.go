@@ -10,8 +10,9 @@
 // frontswap calls it, and nobody else. frontswap remembers which page is where
 // (the handle that Store returns is kept in the page map), asks the next
 // backend or storage when this one refuses, and moves the pages away before the
-// backend goes. So a backend has no index of its own, is not told why it is
-// called, and never calls back.
+// backend goes. So a backend has no index of its own, and is not told why it is
+// called. It calls back only to move its copies or to have pages evicted, from
+// goroutines of its own; see [Host].
 //
 // A new backend is ready when it passes backends/backendtest. The rules below
 // are numbered for the suite to cite.
@@ -115,6 +116,9 @@
 //	    cheap enough for each scrape. Its figures need not be of one instant;
 //	    when nothing else is under way they are exact.
 //	B15 A backend that starts goroutines ends them in Close, and waits for them.
+//	    Those that turn to the Host it ends in InvalidateArea of the last export,
+//	    but it does not wait there for Host.Evict, which may be waiting for the
+//	    export to be closed; Close waits for that too.
 //
 // # Speed
 //
@@ -129,7 +133,8 @@
 //	B18 Store, Load and Invalidate do not allocate on the Go heap, except to
 //	    describe an error. Page data lives outside it, in sharedmem regions,
 //	    each of which Stats reports as a Usage.
-//	B19 HeldBytes stays at or below LimitBytes, if that is not 0.
+//	B19 HeldBytes stays at or below LimitBytes, if that is not 0, except for
+//	    the time that it takes to follow a limit that was lowered.
 //	B20 No input panics: not a wrong handle, not damaged data. A handle that is
 //	    not live may be invalidated by mistake; that must not damage the
 //	    process, but may lose a page of this backend.

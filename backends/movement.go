@@ -15,7 +15,7 @@ const (
 	MovedColdPoor                   // recompressed without a gain, and left as it was
 	MovedCompacted                  // copied so that memory can be given back
 	MovedEvicted                    // evicted to make room
-	MovedContended                  // left as it was because it was in use just then
+	MovedContended                  // left as it was because it was in use, or replaced, just then
 	EvictionFailed                  // an eviction that ended in an error; not a page
 	PoolFilled                      // the pool reached its limit and refuses until it has room; not a page
 	ScrubbedPage                    // read in the background and found right

@@ -4,6 +4,9 @@
 //   - [Run] is the conformance suite. A backend that passes it keeps the rules
 //     of package backends, as far as a test can tell; a failure names the rule.
 //     [RunAllocations] is the part that the reference backend is excused from.
+//   - [RunHosted] is the same for a backend that turns to its [backends.Host];
+//     [Host] is the one that it meets there, and serves other tests of such
+//     backends: it reads, writes and evicts as frontswap does, and checks.
 //   - [Map] is the reference backend, and stands in for a real one elsewhere:
 //     it refuses, fails, lies or waits on demand, and reports callers that break
 //     the contract.

@@ -27,6 +27,20 @@ func (c *Cache) filled() {
 	c.askRoom()
 }
 
+// limitMoved decides anew whether the pool is full. If more is held than the limit
+// allows, new pages would only take the slots of those that are on their way out.
+func (c *Cache) limitMoved() {
+	config := c.config.Load()
+	if c.arena.Room() < 0 {
+		c.pool.resumeAt.Store(config.Limit / 100 * int64(config.AcceptPercent))
+		c.pool.full.Store(true)
+		c.moved[backends.PoolFilled].Add(1)
+	} else {
+		c.pool.full.Store(false)
+	}
+	c.askRoom()
+}
+
 // isFull says whether pages are refused because the pool was full a while ago.
 func (c *Cache) isFull() bool {
 	if !c.pool.full.Load() {

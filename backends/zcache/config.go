@@ -151,7 +151,7 @@ func (c *Cache) applyLocked(config *Config) error {
 		return err
 	}
 	c.config.Store(config)
-	c.askRoom()
+	c.limitMoved()
 	return nil
 }
 

@@ -64,7 +64,7 @@ func (b *background) room() {
 // needsRoom says whether stores are being refused or soon will be: less than a
 // twentieth of the chunks is free or can be made so.
 func (b *background) needsRoom() bool {
-	low := max(2, int(b.config.Load().Limit/arena.ChunkSize/20))
+	low := max(1, int(b.config.Load().Limit/arena.ChunkSize/20))
 	room := b.arena.Room()
 	return room < 0 || room+b.arena.Movable() < low || b.pool.full.Load() && b.isFull()
 }

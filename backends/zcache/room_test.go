@@ -188,6 +188,34 @@ func TestResize(t *testing.T) {
 	h.check()
 }
 
+// TestShrinkWithoutHost lowers the limit with nobody to evict pages: nothing is
+// lost, and stores are refused until enough pages were dropped.
+func TestShrinkWithoutHost(t *testing.T) {
+	c := newWith(t, zcache.Config{Limit: 8 << 20})
+	defer closeCache(t, c)
+	initExport(t, c)
+	pages := fill(t, c, 0, 3000)
+	if err := c.SetLimit(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	loadAll(t, c, pages)
+	key, page := backends.Key{Export: 1, Page: 1 << 19}, backendtest.Page(backendtest.Structured, 1)
+	for n, s := range pages {
+		if _, refusal, err := c.Store(key, page); refusal != backends.RefusedFull && c.Stats().HeldBytes > 2<<20 || err != nil {
+			t.Fatalf("Store with %d pages left: %v, %v", len(pages)-n, refusal, err)
+		}
+		c.Invalidate(s.key, s.handle)
+	}
+	if handle, refusal, err := c.Store(key, page); refusal != backends.Accepted || err != nil {
+		t.Fatalf("Store with no pages left: %v, %v", refusal, err)
+	} else {
+		c.Invalidate(key, handle)
+	}
+	if stats := c.Stats(); stats.HeldBytes > 1<<20 {
+		t.Errorf("%+v", stats)
+	}
+}
+
 // TestCompaction overwrites 64 MiB of pages three times in random order with
 // others, and expects that at most 5 % of what is held is not data, by what the
 // system counts too.
