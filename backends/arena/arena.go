@@ -92,7 +92,8 @@ func New(purpose string, limit, capacity int64) (*Arena, error) {
 		chunks: unsafe.Slice((*chunk)(unsafe.Pointer(&table.Bytes()[0])), chunks),
 	}
 	a.makeClasses()
-	a.pool = pool{region: region, touched: &a.touched, chunks: a.chunks, limit: int(limit / ChunkSize)}
+	a.pool.region, a.pool.touched, a.pool.chunks = region, &a.touched, a.chunks
+	a.pool.setLimit(int(limit / ChunkSize))
 	return a, nil
 }
 
@@ -175,7 +176,8 @@ func (a *Arena) Capacity() int64 { return int64(len(a.memory)) }
 func (a *Arena) Used() int64 { return a.used.Load() }
 
 // Room says how many chunks can still be taken from the system, less than 0 if
-// more are held than the limit allows; those kept for reuse count as free.
+// more are held than the limit allows; those kept for reuse count as free. It
+// takes no lock.
 func (a *Arena) Room() int { return a.pool.room() }
 
 // Stats counts. It takes each class's lock for an instant.

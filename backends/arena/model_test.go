@@ -56,6 +56,9 @@ func consistent(t fatalf, a *Arena) {
 	if held != a.pool.heldCount {
 		t.Fatalf("A5: %d chunks hold memory, %d counted, of %d", held, a.pool.heldCount, len(a.chunks))
 	}
+	if want := a.pool.limit - held + a.pool.warmCount; a.Room() != want {
+		t.Fatalf("A5: room for %d chunks, want %d", a.Room(), want)
+	}
 	for n := range a.chunks {
 		touched += int64(a.chunks[n].touched) * pageSize
 		if c := &a.classes[a.chunks[n].class.Load()]; c.size > 0 {

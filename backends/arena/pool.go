@@ -17,6 +17,7 @@ const warmChunks = 16
 type pool struct {
 	region  *sharedmem.Region // immutable
 	touched *atomic.Int64     // the arena's
+	free    atomic.Int64      // limit - heldCount + warmCount; written with mu held
 
 	mu        sync.Mutex
 	chunks    []chunk // the arena's; nil after close; guarded by mu
@@ -33,6 +34,7 @@ type pool struct {
 func (p *pool) take() (n int, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.countLocked()
 	if p.warm != 0 && p.heldCount <= p.limit {
 		return p.takeWarmLocked(), true
 	}
@@ -77,6 +79,7 @@ func (p *pool) giveBack(n int) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.countLocked()
 	p.touched.Add(-int64(p.chunks[n].touched) * pageSize)
 	p.chunks[n].touched = 0
 	p.chunks[n].next = p.cold
@@ -93,6 +96,7 @@ func (p *pool) putWarm(n, limit int) bool {
 	p.chunks[n].next = p.warm
 	p.warm = uint32(n + 1)
 	p.warmCount++
+	p.countLocked()
 	return true
 }
 
@@ -105,6 +109,7 @@ func (p *pool) trim() {
 			return
 		}
 		n := p.takeWarmLocked()
+		p.countLocked()
 		p.mu.Unlock()
 		p.giveBack(n)
 	}
@@ -113,6 +118,7 @@ func (p *pool) trim() {
 func (p *pool) setLimit(chunks int) {
 	p.mu.Lock()
 	p.limit = chunks
+	p.countLocked()
 	over := p.heldCount > chunks
 	p.mu.Unlock()
 	if over {
@@ -120,14 +126,14 @@ func (p *pool) setLimit(chunks int) {
 	}
 }
 
-func (p *pool) room() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.limit - p.heldCount + p.warmCount
-}
+// room is what take could hand out, less than 0 if more is held than the limit.
+func (p *pool) room() int { return int(p.free.Load()) }
+
+func (p *pool) countLocked() { p.free.Store(int64(p.limit - p.heldCount + p.warmCount)) }
 
 func (p *pool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.chunks, p.limit, p.warm, p.warmCount, p.cold, p.bump, p.heldCount = nil, 0, 0, 0, 0, 0, 0
+	p.countLocked()
 }

@@ -17,6 +17,7 @@ const (
 	evictLeast = 32
 	// tidyEvery is how often the pool is looked at when nothing happens.
 	tidyEvery = time.Second
+	tidyPause = 5 * time.Millisecond
 )
 
 // askRoom wakes room.
@@ -30,11 +31,13 @@ func (c *Cache) askRoom() {
 // watchRoom wakes room when a store brought the pool near its limit, before
 // stores have to be refused.
 func (c *Cache) watchRoom() {
-	limit := c.config.Load().Limit
-	if c.arena.Used() > limit-limit/16 {
+	if c.arena.Room() < c.config.Load().lowChunks() {
 		c.askRoom()
 	}
 }
+
+// lowChunks is how many chunks are to be free: a twentieth, at least one.
+func (c *Config) lowChunks() int { return max(1, int(c.Limit/arena.ChunkSize/20)) }
 
 // room keeps a part of the pool free, and the pool dense.
 func (b *background) room() {
@@ -58,15 +61,18 @@ func (b *background) room() {
 			}
 		}
 		b.tidy()
+		// Not more often than that, however many stores ask.
+		if !b.sleep(tidyPause) {
+			return
+		}
 	}
 }
 
 // needsRoom says whether stores are being refused or soon will be: less than a
 // twentieth of the chunks is free or can be made so.
 func (b *background) needsRoom() bool {
-	low := max(1, int(b.config.Load().Limit/arena.ChunkSize/20))
 	room := b.arena.Room()
-	return room < 0 || room+b.arena.Movable() < low || b.pool.full.Load() && b.isFull()
+	return room < 0 || room+b.arena.Movable() < b.config.Load().lowChunks() || b.pool.full.Load() && b.isFull()
 }
 
 // makeRoom has pages evicted, coldest first, until a tenth of what was in use (or
