@@ -111,9 +111,11 @@ func TestWriteback(t *testing.T) {
 	h.await("room", func() bool {
 		return h.write(pages-1, backendtest.Page(backendtest.Structured, 5)) == backends.Accepted
 	})
+	// The host counts first, and an eviction may be under way.
+	h.await("the count of evicted pages", func() bool { return h.moved(backends.MovedEvicted) == h.Counts().Evicted.Load() })
 	stats := h.cache.Stats()
-	if evicted := stats.Moved[backends.MovedEvicted]; evicted < pages/4 || evicted != h.Counts().Evicted.Load() {
-		t.Errorf("%d pages were evicted, the host says %d", evicted, h.Counts().Evicted.Load())
+	if evicted := stats.Moved[backends.MovedEvicted]; evicted < pages/4 {
+		t.Errorf("%d pages were evicted", evicted)
 	}
 	if stats.Refused[backends.RefusedFull] > pages/2 || stats.HeldBytes > stats.LimitBytes {
 		t.Errorf("%+v", stats)
