@@ -34,6 +34,7 @@ type Area struct {
 	fs      *Frontswap      // immutable
 	name    string          // immutable
 	id      uint32          // immutable
+	length  uint64          // immutable: pages
 	storage Storage         // immutable
 	fresh   Owner           // immutable: what OwnerNone means here, none or hole
 	words   []atomic.Uint64 // each guarded by its page's lock; atomic so that counting may look without
@@ -83,7 +84,7 @@ func newArea(fs *Frontswap, c AreaConfig) (*Area, error) {
 		return nil, fmt.Errorf("open area %s: %w", c.Name, err)
 	}
 	a := &Area{
-		fs: fs, name: c.Name, fresh: OwnerNone, id: c.ID, storage: c.Storage, memory: memory,
+		fs: fs, name: c.Name, length: c.Pages, fresh: OwnerNone, id: c.ID, storage: c.Storage, memory: memory,
 		words: unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(unsafe.SliceData(memory.Bytes()))), c.Pages),
 		locks: newPageLocks(c.Pages), closed: make(chan struct{}),
 	}
@@ -95,7 +96,7 @@ func newArea(fs *Frontswap, c AreaConfig) (*Area, error) {
 }
 
 // Pages is the area's length in pages.
-func (a *Area) Pages() uint64 { return uint64(len(a.words)) }
+func (a *Area) Pages() uint64 { return a.length }
 
 // RLock locks the page for Load and Owner.
 func (a *Area) RLock(page uint64) { a.locks.lock(page, &modeRead) }

@@ -61,6 +61,8 @@ type slot struct {
 	order  int             // stores ask the lowest first; guarded by Frontswap.mu
 	move   *move           // the latest move of its pages, or nil; guarded by Frontswap.mu
 
+	hand hand // owned by the move that runs
+
 	loadErrors atomic.Uint64
 }
 

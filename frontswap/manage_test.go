@@ -513,3 +513,35 @@ func mustNotRunOut(f *Frontswap, newMap func() *backendtest.Map, w, i int) {
 }
 
 func second(_ Drain, err error) error { return err }
+
+// TestShrinkGoesAround: pages that are in use stay, wherever they lie. A look
+// that began at the start each time would take those at the front first.
+func TestShrinkGoesAround(t *testing.T) {
+	f := New(quiet())
+	a := openArea(t, f, 1, 6*BlockPages, &memory{})
+	other := openArea(t, f, 2, 2*BlockPages, &memory{})
+	b := &backendtest.Map{}
+	mustRegister(t, f, "b", b)
+	for _, area := range []*Area{a, other} {
+		for page := range area.Pages() {
+			store(area, page, page)
+		}
+	}
+	for round := range 20 {
+		for page := range uint64(100) {
+			checkLoad(t, a, page, page)
+		}
+		if n, err := f.Shrink(t.Context(), "b", 50); n != 50 || err != nil {
+			t.Fatalf("round %d: %d pages, %v", round, n, err)
+		}
+	}
+	for page := range uint64(100) {
+		if a.Owner(page) == OwnerStorage {
+			t.Errorf("page %d is in use all the time and was moved", page)
+		}
+	}
+	if left := len(b.Keys()); left != 8*BlockPages-20*50 {
+		t.Errorf("%d pages left", left)
+	}
+	closeAll(t, []*Area{a, other}, b)
+}

@@ -72,19 +72,40 @@ func (m *move) endLocked() {
 	close(m.ended)
 }
 
-// run passes over every area, in ascending order.
+// run passes over every area, in ascending order: a drain from the start, a look
+// for cold pages from where the last one stopped and around, like a clock's
+// hand. From the start each time, the pages at the front would go first,
+// however hot.
 func (m *move) run() error {
 	buffer, err := sharedmem.NewPrivate("drain buffer", BlockPages*backends.PageSize)
 	if err != nil {
 		return err
 	}
 	defer buffer.Close()
-	for _, a := range m.areas {
-		if err := m.area(a, buffer.Bytes()); err != nil {
+	start, hand := 0, m.from.hand
+	if m.cold {
+		start = max(0, slices.IndexFunc(m.areas, func(a *Area) bool { return a.id == hand.area }))
+	}
+	for i := range m.areas {
+		from := uint64(0)
+		a := m.areas[(start+i)%len(m.areas)]
+		if m.cold && i == 0 && a.id == hand.area {
+			from = hand.page
+		}
+		if err := m.area(a, from, a.Pages(), buffer.Bytes()); err != nil {
 			return err
 		}
 	}
+	if m.cold && len(m.areas) > 0 && m.areas[start].id == hand.area {
+		return m.area(m.areas[start], 0, hand.page, buffer.Bytes())
+	}
 	return nil
+}
+
+// hand is where the last look for cold pages stopped.
+type hand struct {
+	area uint32
+	page uint64 // the first of a block
 }
 
 // barrier returns when every store, invalidate and move of a page that was under
@@ -95,23 +116,32 @@ func (m *move) barrier() {
 	}
 }
 
-// area passes over one area. An area that is being closed gives its pages up
-// itself; the move waits for that, as the backend must not be closed under it.
-func (m *move) area(a *Area, buffer []byte) error {
-	if err := m.blocks(a, buffer); err != nil {
-		return err
+// area passes over an area's pages from one to before another. An area that is
+// being closed gives its pages up itself; a drain waits for that, as the backend
+// must not be closed under it.
+func (m *move) area(a *Area, from, to uint64, buffer []byte) error {
+	if m.cold && !a.life.TryRLock() {
+		return nil // it is being closed
 	}
-	if a.closing.Load() {
+	if !m.cold {
+		a.life.RLock()
+	}
+	err := m.blocks(a, from, to, buffer)
+	a.life.RUnlock()
+	if err == nil && !m.cold && a.closing.Load() {
 		<-a.closed
 	}
-	return nil
+	return err
 }
 
-func (m *move) blocks(a *Area, buffer []byte) error {
-	a.life.RLock()
-	defer a.life.RUnlock()
+// blocks REQUIRES: a.life held for reading.
+func (m *move) blocks(a *Area, from, to uint64, buffer []byte) error {
 	return a.Touched(func(first, last uint64) error {
+		first, last = max(first, from), min(last, to)
 		for ; first < last && !a.closing.Load() && m.moved.Load() < m.most; first += BlockPages {
+			if m.cold {
+				m.from.hand = hand{a.id, first}
+			}
 			if m.ctx.Err() != nil {
 				return context.Cause(m.ctx)
 			}

@@ -287,7 +287,7 @@ func (d *Daemon) loadBackend(kind, name string, size int64) error {
 }
 
 func (d *Daemon) makeBackend(kind, name string, size int64) (backends.Backend, error) {
-	b, err := kinds[kind](size)
+	b, err := kinds[kind](size, d.log)
 	if err != nil {
 		return nil, fmt.Errorf("load backend %s: %w", name, err)
 	}
