@@ -52,7 +52,9 @@ soak: ## MINUTES of random requests, operators and faults, checked for lineariza
 	SOAK_MINUTES=$(or $(MINUTES),10) $(GO) test -race -count=1 -timeout 0 -run TestLinearizable ./tier
 
 deps: ## Debian packages that the tests use
-	@missing=; for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	@missing=; for p in $(PACKAGES); do \
+		test "$$(dpkg-query -Wf '$${db:Status-Status}' $$p 2>/dev/null)" = installed || missing="$$missing $$p"; \
+	done; \
 	if [ -n "$$missing" ]; then \
 		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 		$$sudo apt-get update -q && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
