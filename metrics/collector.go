@@ -106,6 +106,13 @@ func (e emitter) backend(b frontswap.BackendStatus) {
 	for reason := backends.Accepted + 1; reason < backends.Refusals; reason++ {
 		e.counter(backendRefused, b.Stats.Refused[reason], b.Name, reason.String())
 	}
+	for movement := range backends.Movements {
+		e.counter(backendMoved, b.Stats.Moved[movement], b.Name, movement.String())
+	}
+	for _, codec := range b.Stats.Codecs {
+		e.gauge(backendCodecPages, float64(codec.Pages), b.Name, codec.Name)
+		e.gauge(backendCodecBytes, float64(codec.Bytes), b.Name, codec.Name)
+	}
 	e.counter(backendCorrupt, b.Stats.CorruptLoads, b.Name)
 	e.counter(backendLoadErrors, b.LoadErrors, b.Name)
 	for state := frontswap.StateRegistered; state < frontswap.StateGone; state++ {

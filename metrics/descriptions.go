@@ -35,6 +35,9 @@ var (
 	backendLimit      = describe("backend_limit_bytes", "The most memory that it may take; 0 means no limit.", "backend")
 	backendAccepted   = describe("backend_accepted_total", "Pages that it took.", "backend")
 	backendRefused    = describe("backend_refused_total", "Offers of a page that it did not take. A page may be offered twice: in place, and by a worker that may wait.", "backend", "reason")
+	backendMoved      = describe("backend_movements_total", "What became of pages after they were stored, and of the pool: staged, compressed behind, recompressed, compacted, evicted, scrubbed and so on.", "backend", "movement")
+	backendCodecPages = describe("backend_codec_pages", "Pages by how they are kept, without same-filled ones.", "backend", "codec")
+	backendCodecBytes = describe("backend_codec_bytes", "Page data by how it is kept.", "backend", "codec")
 	backendCorrupt    = describe("backend_corrupt_loads_total", "Loads that found a damaged copy.", "backend")
 	backendLoadErrors = describe("backend_load_errors_total", "Loads that it owed and could not deliver.", "backend")
 	backendState      = describe("backend_state", "1 for the state that the backend is in.", "backend", "state")
@@ -64,7 +67,7 @@ var (
 		loads, succStores, failedStores, invalidates, loadErrors, pages,
 		storagePagesRead, storagePagesWritten, storagePagesPunched, storageErrors, storageAllocated, storageDirect,
 		writethroughMode, writethroughPending, rescuedPages,
-		backendPages, backendSameFilled, backendStored, backendHeld, backendLimit, backendAccepted, backendRefused,
+		backendPages, backendSameFilled, backendStored, backendHeld, backendLimit, backendAccepted, backendRefused, backendMoved, backendCodecPages, backendCodecBytes,
 		backendCorrupt, backendLoadErrors, backendState, drainRunning, drainMoved, drainLeft,
 		nbdRequests, nbdErrors, nbdBytes, nbdRequestSeconds, nbdClients, nbdConnections, nbdHandshaking,
 		nbdConnectionsTotal, nbdRefused, nbdHandshakeFailures, nbdBuffersLent, nbdBuffersLimit, nbdPanics,

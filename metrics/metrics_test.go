@@ -69,6 +69,8 @@ func someSnapshot() Snapshot {
 				Stats: backends.Stats{
 					Pages: 350, SameFilledPages: 50, StoredBytes: 450000, HeldBytes: 460000, LimitBytes: 1 << 30,
 					Refused: [backends.Refusals]uint64{202, 11, 12, 13, 14}, CorruptLoads: 3,
+					Moved:  [backends.Movements]uint64{21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33},
+					Codecs: []backends.CodecStats{{Name: "lz4", Pages: 290, Bytes: 445000}, {Name: "zstd", Pages: 10, Bytes: 5000}},
 					Memory: []sharedmem.Usage{{Purpose: "zcache arena", Mapped: 1 << 30, Resident: 458752}},
 				},
 			},

@@ -36,6 +36,7 @@ type status struct {
 		Held    int64             `json:"held_bytes"`
 		Limit   int64             `json:"limit_bytes"`
 		Refused map[string]uint64 `json:"refused"`
+		Moved   map[string]uint64 `json:"moved"`
 	} `json:"backends"`
 	Clients []struct {
 		Export string `json:"export"`

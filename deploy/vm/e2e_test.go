@@ -145,17 +145,22 @@ func (s *scenario) afterUnload() {
 func (s *scenario) withFullBackend() {
 	loads := s.daemon.status(s.ctx).swap().Loads
 	before, after := s.phase("small zcache loaded", func(s status) bool {
-		return s.swap().Loads > loads && len(s.Backends) == 1 && s.Backends[0].Refused["full"] > 0
+		return s.swap().Loads > loads && len(s.Backends) == 1 && s.outgrown() > 0
 	})
 	s.grew("stores", before.swap().SuccStores, after.swap().SuccStores)
 	s.grew("loads", before.swap().Loads, after.swap().Loads)
 	if len(after.Backends) != 1 {
 		s.t.Fatalf("backends are %+v; want one", after.Backends)
 	}
-	s.grew("pages refused for want of room", 0, after.Backends[0].Refused["full"])
+	s.grew("pages refused or evicted for want of room", 0, after.outgrown())
 	if held, limit := after.Backends[0].Held, after.Backends[0].Limit; held > limit {
 		s.t.Errorf("the backend holds %d bytes; its limit is %d", held, limit)
 	}
+}
+
+// outgrown counts the pages that the first backend had no room for: refused, or moved on to make room.
+func (s status) outgrown() uint64 {
+	return s.Backends[0].Refused["full"] + s.Backends[0].Moved["evicted"]
 }
 
 // end: the guest verifies everything, drops most, swaps off the rest and verifies that; then the accounts are closed.

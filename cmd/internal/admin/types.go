@@ -78,6 +78,7 @@ type Backend struct {
 	HeldBytes       uint64            `json:"held_bytes"`
 	LimitBytes      uint64            `json:"limit_bytes"`
 	Refused         map[string]uint64 `json:"refused"` // pages not taken, by reason
+	Moved           map[string]uint64 `json:"moved"`   // what became of pages afterwards, by movement
 	LoadErrors      uint64            `json:"load_errors"`
 	CorruptLoads    uint64            `json:"corrupt_loads"`
 	Drain           *Progress         `json:"drain,omitempty"` // the latest move of its pages

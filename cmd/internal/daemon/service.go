@@ -171,10 +171,13 @@ func showBackend(b frontswap.BackendStatus) admin.Backend {
 		Name: b.Name, Kind: b.Kind, State: b.State.String(), Reason: b.Reason,
 		Pages: b.Pages, SameFilledPages: b.Stats.SameFilledPages,
 		StoredBytes: b.Stats.StoredBytes, HeldBytes: b.Stats.HeldBytes, LimitBytes: b.Stats.LimitBytes,
-		Refused: map[string]uint64{}, LoadErrors: b.LoadErrors, CorruptLoads: b.Stats.CorruptLoads,
+		Refused: map[string]uint64{}, Moved: map[string]uint64{}, LoadErrors: b.LoadErrors, CorruptLoads: b.Stats.CorruptLoads,
 	}
 	for reason := backends.Accepted + 1; reason < backends.Refusals; reason++ {
 		shown.Refused[reason.String()] = b.Stats.Refused[reason]
+	}
+	for movement := range backends.Movements {
+		shown.Moved[movement.String()] = b.Stats.Moved[movement]
 	}
 	if !b.Drain.Started.IsZero() {
 		p := progress(b.Drain, time.Now())
