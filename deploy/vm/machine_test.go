@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 func fakeQEMU(mode string) int {
 	console, line, monitor := os.NewFile(3, "console"), os.NewFile(4, "orders"), os.NewFile(5, "monitor")
 	fmt.Fprintf(console, "booting with %d arguments\r\n", len(os.Args)-1)
+	// A kernel boots for seconds before it reports; the two lines are read by
+	// goroutines that know nothing of each other.
+	time.Sleep(200 * time.Millisecond)
 	var counters orders.Counters
 	phase := ""
 	report := func(event, detail string) {
