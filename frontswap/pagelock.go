@@ -17,7 +17,7 @@ const BlockPages = 256
 //
 //	mode       shares with         held by
 //	read       read, update        loads
-//	update     read                drain, punch: while storage is written
+//	update     read                moves and copies: while storage is written
 //	exclusive  nothing             store, invalidate, and the commit of a drain
 //
 // An update lock turns into an exclusive one without letting a writer in
@@ -66,8 +66,7 @@ func newPageLocks(pages uint64) *pageLocks {
 	return l
 }
 
-// lockMode is what is asked of a stripe: taken says which bits must be clear,
-// give what a success adds.
+// lockMode is what is asked of a stripe.
 type lockMode struct {
 	blocked uint32 // any of these set: wait
 	drop    uint32 // bits a success clears
