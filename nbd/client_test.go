@@ -155,6 +155,14 @@ func (c *testClient) expectReply(id, kind uint32) []byte {
 	return data
 }
 
+// nextOption reads a reply to an option.
+func (c *testClient) nextOption() (id, kind uint32) {
+	c.t.Helper()
+	h := c.read(20)
+	c.read(int(binary.BigEndian.Uint32(h[16:])))
+	return binary.BigEndian.Uint32(h[8:]), binary.BigEndian.Uint32(h[12:])
+}
+
 // expectClosed checks that the server says nothing more and hangs up.
 func (c *testClient) expectClosed() {
 	c.t.Helper()

@@ -56,6 +56,8 @@ type connection struct {
 	credentials *Credentials // immutable
 	export      *export      // written by attach under server.mu, then immutable
 	share       int64        // immutable, bytes of the pool that it may hold
+	framing     framing      // immutable after the handshake
+	contexts    contexts     // immutable after the handshake; what BLOCK_STATUS tells
 
 	in         []byte // requests: read up to received, served up to parsed
 	parsed     int
@@ -151,6 +153,10 @@ func (c *connection) handshake() error {
 	h := handshake{server: c.server, connection: c}
 	if _, err := h.negotiate(); err != nil || c.export == nil {
 		return err
+	}
+	c.framing = h.framing
+	if h.chosenFor == c.export {
+		c.contexts = h.chosen
 	}
 	c.setDeadline(time.Time{})
 	return nil

@@ -33,6 +33,12 @@ type Device interface {
 	// afterwards.
 	Trim(off, length int64) error
 
+	// Extents tells where the range is: report is called for each run of bytes, in
+	// order, with its length, whether it is a hole (reads as zeros), and a number
+	// for who has it. It ends early when report returns false. It may look at
+	// nothing but its own memory.
+	Extents(off, length int64, report func(length int64, hole bool, owner uint32) bool) error
+
 	// WriteZeroes makes the range read as zero. punch allows the device to give
 	// the space back.
 	WriteZeroes(off, length int64, punch bool) error

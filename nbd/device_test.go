@@ -144,6 +144,22 @@ func (d *memoryDevice) bytes() []byte {
 	return append([]byte(nil), d.data...)
 }
 
+// Extents tells runs of whole pages of zeros from the rest, whose owner is the
+// number of the page's first byte divided by 64.
+func (d *memoryDevice) Extents(off, length int64, report func(int64, bool, uint32) bool) error {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for end := off + length; off < end; {
+		n := min(pageSize-off%pageSize, end-off)
+		page := d.data[off/pageSize*pageSize:][:pageSize]
+		if !report(n, isZero(page), uint32(page[0])/64) {
+			return nil
+		}
+		off += n
+	}
+	return nil
+}
+
 func always() bool { return true }
 
 // vastDevice reads as zero everywhere and takes no memory: for ranges that no
@@ -154,6 +170,11 @@ type vastDevice struct {
 }
 
 func (d vastDevice) Size() (int64, error) { return d.size, nil }
+
+func (d vastDevice) Extents(off, length int64, report func(int64, bool, uint32) bool) error {
+	report(length, true, 0)
+	return nil
+}
 
 func (d vastDevice) Trim(off, length int64) error {
 	d.trims.Add(1)
@@ -174,3 +195,6 @@ func (panickyDevice) Sync() error                          { panic("sync") }
 func (panickyDevice) Trim(off, length int64) error         { panic("trim") }
 func (panickyDevice) WriteAt([]byte, int64) (int, error)   { panic("write") }
 func (panickyDevice) WriteZeroes(int64, int64, bool) error { panic("zeroes") }
+func (panickyDevice) Extents(int64, int64, func(int64, bool, uint32) bool) error {
+	panic("extents")
+}

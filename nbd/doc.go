@@ -1,6 +1,6 @@
 // Package nbd serves block devices over the NBD protocol: fixed newstyle
-// negotiation and simple replies, over Unix sockets and TCP, made for many
-// page-sized requests.
+// negotiation, simple and structured replies and extended headers, over Unix
+// sockets and TCP, made for many page-sized requests.
 //
 // The command calls it with listeners and devices, metrics reads [Server.Stats].
 // It knows nothing of pages, tiers or backends: what an export does is its
@@ -18,13 +18,25 @@
 //	gone          socket closed, counters       –                               nothing
 //	              added to the export's
 //
+// # Framings
+//
+// Linux speaks simple replies. A client that asks for structured replies or
+// extended headers (framing.go) gets reads in chunks, with whole pages of zeros
+// told as holes (chunks.go), and may ask BLOCK_STATUS (blockstatus.go) for
+//
+//	base:allocation      of the protocol: 3 for a hole that reads as zeros, else 0
+//	Config.OwnerContext  the number that Device.Extents gives for who has the bytes
+//
+// Extended headers follow the draft of the protocol's extension-ext-header
+// branch. CACHE is accepted and changes nothing; FAST_ZERO is always kept.
+//
 // # The request path
 //
 // The connection's goroutine reads all requests that the socket holds with one
 // system call. What Device.TryReadAt and Device.TryWriteAt can do is done in
 // place, reads straight into the reply buffer, and all replies are written with
-// one system call. Everything else (a refused Try, FLUSH, TRIM, WRITE_ZEROES, a
-// WRITE with FUA) is a job: it goes to one of the server's workers, and its
+// one system call. Everything else (a refused Try, FLUSH, TRIM, WRITE_ZEROES,
+// BLOCK_STATUS, a WRITE with FUA) is a job: it goes to one of the server's workers, and its
 // reply through the connection's writer, in any order.
 //
 // A connection never waits for what another one holds, with one exception. If
@@ -67,5 +79,6 @@
 // reply, as the protocol says. No fairness between clients beyond what the
 // limits give. No deadline between requests: a client may be slow for ever, and
 // costs its socket, its goroutines and what it borrowed until others want it.
-// TLS, structured replies, block status and extended headers are not spoken.
+// BLOCK_STATUS tells at most 1,000 extents and 4 GiB at a time, and a filter in
+// its payload is refused: the protocol lets clients ask again.
 package nbd

@@ -78,28 +78,44 @@ func newExport(e Export, s *Server) (*export, error) {
 	}, nil
 }
 
-// transmissionFlags says what the export can do. ROTATIONAL is never set: it
-// makes Linux give up swap clusters and page discard.
-func (e *export) transmissionFlags() uint16 {
-	flags := transmissionHasFlags | transmissionFlush | transmissionFUA | transmissionMultiConn
+// transmissionFlags says what the export can do for a client of that framing.
+// ROTATIONAL is never set: it makes Linux give up swap clusters and page discard.
+func (e *export) transmissionFlags(f framing) uint16 {
+	flags := transmissionHasFlags | transmissionFlush | transmissionFUA | transmissionMultiConn | transmissionCache
+	if f != framingSimple {
+		flags |= transmissionDF
+	}
 	if e.ReadOnly {
 		return flags | transmissionReadOnly
 	}
-	return flags | transmissionTrim | transmissionWriteZeroes
+	return flags | transmissionTrim | transmissionWriteZeroes | transmissionFastZero
+}
+
+// allowedFlags are the flags that a command may have. FUA is allowed on all of
+// them, and means something on those that change the device. FAST_ZERO is kept
+// without a thought: zeros are words of a map, or at worst a part of two pages.
+func (f framing) allowedFlags(wire uint16) uint16 {
+	switch {
+	case wire == wireWriteZeroes:
+		return commandFUA | commandNoHole | commandFastZero
+	case wire == wireBlockStatus:
+		return commandFUA | commandReqOne
+	case wire == wireRead && f != framingSimple:
+		return commandFUA | commandDF
+	case wire == wireWrite && f == framingExtended:
+		return commandFUA | commandPayloadLen
+	}
+	return commandFUA
 }
 
 // check returns the errno that a request deserves before anybody looks at the
 // device, or 0. READ's limit is here; a WRITE over it never gets this far.
-func (e *export) check(q request) uint32 {
-	allowed := commandFUA
-	if q.wire == wireWriteZeroes {
-		allowed |= commandNoHole
-	}
-	if q.flags&^allowed != 0 {
+func (e *export) check(f framing, chosen contexts, q request) uint32 {
+	if q.flags&^f.allowedFlags(q.wire) != 0 {
 		return errnoInvalid
 	}
 	// Not offset+length > size, which overflows.
-	outside := q.offset > e.size || uint64(q.length) > e.size-q.offset
+	outside := q.offset > e.size || q.length > e.size-q.offset
 	switch q.wire {
 	case wireRead:
 		if outside {
@@ -111,6 +127,17 @@ func (e *export) check(q request) uint32 {
 		return 0
 	case wireFlush:
 		if q.offset != 0 || q.length != 0 {
+			return errnoInvalid
+		}
+		return 0
+	case wireCache:
+		if outside {
+			return errnoInvalid
+		}
+		return 0
+	case wireBlockStatus:
+		// An extent has a length, so there is no answer for nothing.
+		if chosen == 0 || outside || q.length == 0 {
 			return errnoInvalid
 		}
 		return 0

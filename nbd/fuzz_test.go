@@ -124,9 +124,9 @@ func FuzzHandshake(f *testing.F) {
 	})
 }
 
-// Whatever is requested, each request up to the first fatal one gets exactly
-// one reply, with the errno that a simple reading of the protocol gives, and
-// reads of what nobody changed bring what is there.
+// Whatever is requested in whatever framing, each request up to the first fatal
+// one gets exactly one reply, with the errno that a simple reading of the protocol
+// gives, and reads of what nobody changed bring what is there.
 func FuzzTransmission(f *testing.F) {
 	const size = 64 << 10
 	for _, seed := range [][]byte{
@@ -136,13 +136,27 @@ func FuzzTransmission(f *testing.F) {
 		join(requestBytes(0, wireWrite, 1, 1<<64-1, 3, filled(3)...), requestBytes(0, 7, 2, 0, 1<<31), requestBytes(0, wireWrite, 9, 0, MaxPayload+1)),
 		join(requestBytes(8, wireWrite, 1, 0, 30, filled(30)...), requestBytes(0, wireWrite, 2, 0, 5000, filled(4000)...)),
 		join(requestBytes(0, wireRead, 1, 0, size), requestBytes(0, wireRead, 1, 0, size), requestBytes(0, wireRead, 1, 7, 0)),
+		join(requestBytes(8, wireBlockStatus, 1, 5, size-5), requestBytes(0, wireCache, 1, 0, size), requestBytes(4, wireRead, 1, 1, 9999)),
 	} {
-		f.Add(false, seed)
-		f.Add(true, seed)
+		f.Add(uint8(framingSimple), false, seed)
+		f.Add(uint8(framingStructured), true, seed)
 	}
-	hello := join(be32(3), option(optGo, infoData("swap")))
-	f.Fuzz(func(t *testing.T, refuse bool, input []byte) {
+	for _, seed := range [][]request{
+		{{wire: wireRead, length: 9000}, {wire: wireTrim, length: size}, {wire: wireFlush}},
+		{{wire: wireBlockStatus, offset: 7, length: 30000}, {wire: wireWriteZeroes, flags: commandFastZero, length: 1 << 40}, {wire: wireCache}},
+		{{wire: wireRead, flags: commandDF, length: size}, {wire: wireTrim, flags: commandPayloadLen, length: 32}, {wire: wireDisconnect}, {wire: wireDisconnect}},
+	} {
+		var stream []byte
+		for _, q := range seed {
+			stream = append(stream, framingExtended.encode(q)...)
+		}
+		f.Add(uint8(framingExtended), false, stream)
+		f.Add(uint8(framingExtended), true, stream)
+	}
+	f.Fuzz(func(t *testing.T, mode uint8, refuse bool, input []byte) {
+		framing := framing(mode % 3)
 		device := newMemoryDevice(size)
+		punctured(device, 0x71a4)
 		if refuse {
 			device.refuse = always
 		}
@@ -154,23 +168,33 @@ func FuzzTransmission(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		input = numbered(input)
-		want, changed := readStream(input, size)
-		output := converse(t, s, join(hello, input))
-		output = output[18+20+12+20:]
-		for len(output) > 0 {
-			cookie, errno := binary.BigEndian.Uint64(output[8:]), binary.BigEndian.Uint32(output[4:])
-			output = output[replySize:]
-			expected, ok := want.take(cookie, errno)
-			if !ok {
-				t.Fatalf("a reply to cookie %#x with errno %d, which nothing asks for", cookie, errno)
+		input = framing.numbered(input)
+		want, changed := framing.readStream(input, size)
+		hello, welcome := be32(3), 18
+		switch framing {
+		case framingStructured:
+			hello, welcome = append(hello, option(optionStructuredReply)...), welcome+20
+		case framingExtended:
+			hello, welcome = append(hello, option(optionExtendedHeaders)...), welcome+20
+		}
+		if framing != framingSimple {
+			hello, welcome = append(hello, option(optionSetMetaContext, metaData("", allocationName))...), welcome+20+4+len(allocationName)+20
+		}
+		hello, welcome = append(hello, option(optGo, infoData("swap"))...), welcome+20+12+20
+		output := bytes.NewReader(converse(t, s, join(hello, input))[welcome:])
+		for output.Len() > 0 {
+			a, err := readAnswer(output, framing, want.find)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if expected.wire != wireRead || errno != 0 {
+			expected, ok := want.take(a.cookie, a.errno)
+			if !ok {
+				t.Fatalf("a reply to cookie %#x with errno %d, which nothing asks for", a.cookie, a.errno)
+			}
+			if expected.wire != wireRead || a.errno != 0 {
 				continue
 			}
-			data := output[:expected.length]
-			output = output[expected.length:]
-			if !changed && !bytes.Equal(data, original[expected.offset:expected.offset+uint64(expected.length)]) {
+			if !changed && !bytes.Equal(a.data, original[expected.offset:expected.offset+expected.length]) {
 				t.Fatalf("%+v brought the wrong bytes", expected)
 			}
 		}
@@ -186,18 +210,22 @@ func FuzzTransmission(f *testing.F) {
 // numbered gives each request of a stream a cookie of its own, so that replies
 // in any order can be told apart, and the magic number, which is hard to guess;
 // a request that starts with 0xff keeps what it has.
-func numbered(b []byte) []byte {
+func (f framing) numbered(b []byte) []byte {
 	b = bytes.Clone(b)
+	magic := uint32(0x25609513)
+	if f == framingExtended {
+		magic = 0x21e41c71
+	}
 	at := 0
-	for i := uint64(0); len(b)-at >= requestSize; i++ {
+	for i := uint64(0); len(b)-at >= f.requestSize(); i++ {
 		if b[at] != 0xff {
-			binary.BigEndian.PutUint32(b[at:], protocol.TRANSMISSION_MAGIC_REQUEST)
+			binary.BigEndian.PutUint32(b[at:], magic)
 		}
 		binary.BigEndian.PutUint64(b[at+8:], i)
-		if q, _ := parseRequest(b[at:]); q.wire == wireWrite {
+		if q, _ := f.parse(b[at:]); f.hasPayload(q) {
 			at += int(min(q.length, MaxPayload))
 		}
-		if at += requestSize; at > len(b) {
+		if at += f.requestSize(); at > len(b) {
 			break
 		}
 	}
@@ -212,6 +240,16 @@ type expectation struct {
 
 type expectations []expectation
 
+// find returns a request that has the cookie.
+func (e *expectations) find(cookie uint64) (request, bool) {
+	for _, x := range *e {
+		if x.cookie == cookie {
+			return x.request, true
+		}
+	}
+	return request{}, false
+}
+
 // take removes the first request that such a reply may belong to.
 func (e *expectations) take(cookie uint64, errno uint32) (expectation, bool) {
 	for i, x := range *e {
@@ -225,34 +263,63 @@ func (e *expectations) take(cookie uint64, errno uint32) (expectation, bool) {
 
 // readStream is the plainest server there is: it says what each request of the
 // stream must bring, and whether any of them changes the device.
-func readStream(b []byte, size uint64) (want expectations, changed bool) {
+func (f framing) readStream(b []byte, size uint64) (want expectations, changed bool) {
 	r := bytes.NewReader(b)
+	const fua, noHole, df, one, fast, payload = 1, 2, 4, 8, 16, 32
 	for {
-		var h protocol.TransmissionRequestHeader
-		if binary.Read(r, binary.BigEndian, &h) != nil || h.RequestMagic != 0x25609513 || h.Type == 2 {
+		var h struct {
+			Magic       uint32
+			Flags, Type uint16
+			Cookie      uint64
+			Offset      uint64
+		}
+		var short uint32
+		var length uint64
+		if binary.Read(r, binary.BigEndian, &h) != nil {
 			return want, changed
 		}
-		if h.Type == 1 {
-			if h.Length > 32<<20 {
+		if f == framingExtended {
+			if binary.Read(r, binary.BigEndian, &length) != nil || h.Magic != 0x21e41c71 {
 				return want, changed
 			}
-			if n, _ := io.CopyN(io.Discard, r, int64(h.Length)); n < int64(h.Length) {
+		} else {
+			if binary.Read(r, binary.BigEndian, &short) != nil || h.Magic != 0x25609513 {
+				return want, changed
+			}
+			length = uint64(short)
+		}
+		carries := h.Type == 1 || f == framingExtended && h.Flags&payload != 0
+		if h.Type == 2 && !carries {
+			return want, changed
+		}
+		if carries {
+			if length > 32<<20 {
+				return want, changed
+			}
+			if n, _ := io.CopyN(io.Discard, r, int64(length)); n < int64(length) {
 				return want, changed
 			}
 		}
-		end := h.Offset + uint64(h.Length)
+		legal := map[uint16]uint16{0: fua, 1: fua, 3: fua, 4: fua, 5: fua, 6: fua | noHole | fast, 7: fua | one}[h.Type]
+		if h.Type == 0 && f != framingSimple {
+			legal |= df
+		}
+		if h.Type == 1 && f == framingExtended {
+			legal |= payload
+		}
+		end := h.Offset + length
 		outside := end > size || end < h.Offset
-		x := expectation{request: request{h.CommandFlags, h.Type, h.Handle, h.Offset, h.Length}}
+		x := expectation{request: request{h.Flags, h.Type, h.Cookie, h.Offset, length}}
 		switch {
-		case h.Type > 6 || h.Type == 5,
-			h.CommandFlags&^3 != 0,
-			h.CommandFlags&2 != 0 && h.Type != 6,
-			h.Type == 3 && (h.Offset != 0 || h.Length != 0),
-			outside && (h.Type == 0 || h.Type == 4):
+		case h.Type > 7 || h.Type == 2,
+			h.Flags&^legal != 0,
+			h.Type == 3 && (h.Offset != 0 || length != 0),
+			h.Type == 7 && (f == framingSimple || length == 0),
+			outside && h.Type != 1 && h.Type != 6:
 			x.errno = 22
 		case outside:
 			x.errno = 28
-		case h.Type != 0 && h.Type != 3:
+		case h.Type == 1 || h.Type == 4 || h.Type == 6:
 			changed = true
 		}
 		want = append(want, x)

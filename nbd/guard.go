@@ -45,30 +45,33 @@ func (g *guardedDevice) tryWriteAt(p []byte, offset int64) (n int, err error) {
 
 // perform does what the request asks for, waiting as long as the device takes.
 // data is the destination of a read, or what is left of a write's payload (its
-// end: what TryWriteAt stored is gone from its start), and else empty.
-func (g *guardedDevice) perform(q request, data []byte) (err error) {
+// end: what TryWriteAt stored is gone from its start), room for the reply to a
+// BLOCK_STATUS, of which n bytes are used then, and else empty.
+func (g *guardedDevice) perform(f framing, chosen contexts, q request, data []byte) (n int, err error) {
 	defer g.recovered(&err)
 	offset, length := int64(q.offset), int64(q.length)
 	switch q.wire {
 	case wireRead:
 		n, err := g.device.ReadAt(data, offset)
-		return whole(n, len(data), err)
+		return 0, whole(n, len(data), err)
+	case wireBlockStatus:
+		return f.blockStatus(g.device, chosen, q, data)
 	case wireWrite:
 		n, e := g.device.WriteAt(data, offset+length-int64(len(data)))
 		err = whole(n, len(data), e)
 	case wireFlush:
-		return g.device.Sync()
+		return 0, g.device.Sync()
 	case wireTrim:
 		err = g.device.Trim(offset, length)
 	case wireWriteZeroes:
 		err = g.device.WriteZeroes(offset, length, q.flags&commandNoHole == 0)
 	default:
-		return errors.ErrUnsupported
+		return 0, errors.ErrUnsupported
 	}
 	if err != nil || q.flags&commandFUA == 0 {
-		return err
+		return 0, err
 	}
-	return g.device.Sync()
+	return 0, g.device.Sync()
 }
 
 // whole holds a device to its contract: a short transfer without an error would

@@ -18,6 +18,7 @@ const (
 	maxDiscard    = 1 << 20  // bytes of data that are read at all
 	maxString     = 4096     // bytes of a name, by the protocol
 	minimumInfo   = 6        // bytes of an INFO or GO without a name and requests
+	minimumMeta   = 8        // bytes of a LIST or SET of metadata contexts without a name and queries
 	replyFlushing = 4096     // bytes of replies that are sent before more are made
 )
 
@@ -66,6 +67,9 @@ type handshake struct {
 	connection *connection
 	fixed      bool // the client speaks fixed newstyle
 	noZeroes   bool
+	framing    framing  // of the transmission, as negotiated so far
+	chosen     contexts // by SET_META_CONTEXT
+	chosenFor  *export  // the export that it named
 
 	option  uint32 // the one being answered
 	left    int    // bytes of its data not read yet
@@ -161,6 +165,12 @@ func (h *handshake) answer() (e *export, done bool, err error) {
 	case protocol.NEGOTIATION_ID_OPTION_INFO, protocol.NEGOTIATION_ID_OPTION_GO:
 		e, err = h.info()
 		return e, e != nil, err
+	case optionStructuredReply:
+		return nil, false, h.structuredReply()
+	case optionExtendedHeaders:
+		return nil, false, h.extendedHeaders()
+	case optionListMetaContext, optionSetMetaContext:
+		return nil, false, h.metaContext()
 	}
 	return nil, false, h.refuse(protocol.NEGOTIATION_TYPE_REPLY_ERR_UNSUPPORTED, "")
 }
@@ -168,7 +178,7 @@ func (h *handshake) answer() (e *export, done bool, err error) {
 // exportName answers the oldest way in, which has no error replies: all that
 // can be done is to close.
 func (h *handshake) exportName() (*export, error) {
-	if h.left > maxString {
+	if h.left > maxString || h.framing == framingExtended {
 		return nil, handshakeFailed(failedExport)
 	}
 	name, err := h.read(h.left)
@@ -185,7 +195,7 @@ func (h *handshake) exportName() (*export, error) {
 	if !ok {
 		return nil, handshakeFailed(failedExport)
 	}
-	if err := h.append(e.size, e.transmissionFlags()); err != nil {
+	if err := h.append(e.size, e.transmissionFlags(h.framing)); err != nil {
 		return nil, err
 	}
 	if !h.noZeroes {
@@ -223,7 +233,7 @@ func (h *handshake) info() (*export, error) {
 	if h.left > maxOption {
 		return nil, h.refuse(replyErrTooBig, "too much data")
 	}
-	name, ok, err := h.readName()
+	name, ok, err := h.readName(minimumInfo)
 	if err != nil {
 		return nil, err
 	}
@@ -255,10 +265,11 @@ func (h *handshake) info() (*export, error) {
 	return e, nil
 }
 
-// readName reads the name that INFO and GO start with. It is not ok if lengths
-// contradict each other or it is no name; what is left of the data is not read.
-func (h *handshake) readName() (name string, ok bool, err error) {
-	if h.left < minimumInfo {
+// readName reads the name that an option of at least minimum bytes starts with.
+// It is not ok if lengths contradict each other or it is no name; what is left of
+// the data is not read.
+func (h *handshake) readName(minimum int) (name string, ok bool, err error) {
+	if h.left < minimum {
 		return "", false, nil
 	}
 	b, err := h.read(4)
@@ -266,7 +277,7 @@ func (h *handshake) readName() (name string, ok bool, err error) {
 		return "", false, err
 	}
 	length := binary.BigEndian.Uint32(b)
-	if length > maxString || int(length) > h.left-2 {
+	if length > maxString || int(length) > h.left-(minimum-4) {
 		return "", false, nil
 	}
 	b, err = h.read(int(length))
@@ -312,7 +323,7 @@ func (h *handshake) readInfoRequests() (wanted wantedInfo, ok bool, err error) {
 func (h *handshake) describe(e *export, wanted wantedInfo) error {
 	const kind = protocol.NEGOTIATION_TYPE_REPLY_INFO
 	err := h.reply(kind, protocol.NegotiationReplyInfo{
-		Type: protocol.NEGOTIATION_TYPE_INFO_EXPORT, Size: e.size, TransmissionFlags: e.transmissionFlags(),
+		Type: protocol.NEGOTIATION_TYPE_INFO_EXPORT, Size: e.size, TransmissionFlags: e.transmissionFlags(h.framing),
 	})
 	if err == nil && wanted.name {
 		err = h.reply(kind, protocol.NegotiationReplyNameHeader{Type: protocol.NEGOTIATION_TYPE_INFO_NAME}, []byte(e.Name))

@@ -78,10 +78,6 @@ func handshakeCases() []handshakeCase {
 		{"PEEK_EXPORT", fixed, option(4, []byte("swap")), unsupported(4), goesOn, 0},
 		{"STARTTLS", fixed, option(5), unsupported(5), goesOn, 0},
 		{"STARTTLS with data", fixed, option(5, filled(7)), unsupported(5), goesOn, 0},
-		{"STRUCTURED_REPLY", fixed, option(8), unsupported(8), goesOn, 0},
-		{"LIST_META_CONTEXT", fixed, option(9, infoData("swap")), unsupported(9), goesOn, 0},
-		{"SET_META_CONTEXT", fixed, option(10, filled(333)), unsupported(10), goesOn, 0},
-		{"EXTENDED_HEADERS", fixed, option(11), unsupported(11), goesOn, 0},
 		{"highest option", fixed, option(1<<32-1, filled(5000)), unsupported(1<<32 - 1), goesOn, 0},
 		{"data that looks like an option", fixed, option(77, option(optAbort)), unsupported(77), goesOn, 0},
 		{"unknown option, 64 KiB and a byte", fixed, option(77, filled(64<<10+1)), unsupported(77), goesOn, 0},
@@ -166,6 +162,7 @@ func handshakeCases() []handshakeCase {
 			join(option(optInfo, infoData("zweite Auslagerung")), option(optGo, infoData("swap"))),
 			append(infoAck(optInfo, 1), infoAck(optGo, 1)...), transmits, 0},
 	)
+	cases = append(cases, framingCases()...)
 	var many []byte
 	var replies []wantReply
 	for range maxOptions {
@@ -275,8 +272,9 @@ func TestHandshakePipelined(t *testing.T) {
 func TestHandshakeInformation(t *testing.T) {
 	s, device := twoExports(t)
 	const writable = transmissionHasFlags | transmissionFlush | transmissionFUA | transmissionTrim |
-		transmissionWriteZeroes | transmissionMultiConn
-	const readOnly = transmissionHasFlags | transmissionReadOnly | transmissionFlush | transmissionFUA | transmissionMultiConn
+		transmissionWriteZeroes | transmissionMultiConn | transmissionCache | transmissionFastZero
+	const readOnly = transmissionHasFlags | transmissionReadOnly | transmissionFlush | transmissionFUA | transmissionMultiConn |
+		transmissionCache
 	for _, test := range []struct {
 		asked, name, description string
 		size                     int
@@ -474,15 +472,15 @@ func TestWireStructures(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := request{0x1234, 0x5678, 0x1122334455667788, 0x99aabbccddeeff00, 0xdeadbeef}
-	if got, ok := parseRequest(b); !ok || got != want || len(b) != requestSize {
+	if got, ok := framingSimple.parse(b); !ok || got != want || len(b) != requestSize {
 		t.Errorf("parsed %+v, %v", got, ok)
 	}
 	b[0]++
-	if _, ok := parseRequest(b); ok {
+	if _, ok := framingSimple.parse(b); ok {
 		t.Error("took a wrong magic")
 	}
 	reply := make([]byte, replySize)
-	putReply(reply, 22, 0x0102030405060708)
+	putSimple(reply, 22, 0x0102030405060708)
 	b, err = binary.Append(nil, binary.BigEndian, protocol.TransmissionReplyHeader{
 		ReplyMagic: protocol.TRANSMISSION_MAGIC_REPLY, Error: 22, Handle: 0x0102030405060708,
 	})

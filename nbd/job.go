@@ -14,7 +14,9 @@ type job struct {
 	data       []byte // payload, or room for it; borrowed from the pool, or nil
 	started    time.Duration
 	errno      uint32
-	header     [replySize]byte
+	header     [headerRoom]byte
+	headerSize int // bytes of header that are sent
+	dataSize   int // bytes of data that are sent behind it
 }
 
 // work is one of the server's workers. It never waits for a client: the reply
@@ -44,27 +46,39 @@ func (s *Server) reserveWorker() bool {
 
 func (j *job) run() {
 	c := j.connection
-	j.errno = errnoShutdown
+	n, errno := 0, errnoShutdown
 	if !c.server.draining.Load() {
-		j.errno = c.perform(j.request, j.data)
+		n, errno = c.perform(j.request, j.data)
 	}
-	putReply(j.header[:], j.errno, j.request.cookie)
+	j.errno, j.headerSize, j.dataSize = errno, 0, 0
+	switch {
+	case errno == 0 && j.request.wire == wireRead:
+		j.headerSize, j.dataSize = c.framing.putRead(&j.header, j.request, j.data)
+	case errno == 0 && j.request.wire == wireBlockStatus:
+		j.dataSize = n
+	default:
+		j.headerSize = c.framing.putReply(j.header[:], j.request, errno)
+	}
 }
 
 // perform asks the device, waiting as long as it takes, and logs its failures.
-func (c *connection) perform(q request, data []byte) uint32 {
-	err := c.export.device.perform(q, data)
+// For a BLOCK_STATUS it fills data with the whole reply, of n bytes.
+func (c *connection) perform(q request, data []byte) (n int, errno uint32) {
+	n, err := c.export.device.perform(c.framing, c.contexts, q, data)
 	if err != nil {
 		c.server.log.warn("request failed", "export", c.export.Name, "command", commandOf(q.wire).String(),
 			"offset", q.offset, "length", q.length, "error", err)
 	}
-	return errnoOf(err)
+	return n, errnoOf(err)
 }
 
 // dataBytes is how much memory a request needs besides its header.
 func (q request) dataBytes() int {
-	if q.wire == wireRead || q.wire == wireWrite {
+	switch q.wire {
+	case wireRead, wireWrite:
 		return int(q.length)
+	case wireBlockStatus:
+		return statusRoom
 	}
 	return 0
 }
@@ -116,17 +130,25 @@ func (c *connection) serveHere(q request, payload []byte) error {
 	if err := c.flush(); err != nil {
 		return err
 	}
-	if q.wire != wireRead {
-		return c.reply(q, c.perform(q, payload))
+	data := payload
+	if q.wire == wireRead || q.wire == wireBlockStatus {
+		var err error
+		if data, err = c.replyRoom(q.dataBytes()); err != nil {
+			return err
+		}
 	}
-	data, err := c.replyRoom(q)
-	if err != nil {
-		return err
-	}
-	if errno := c.perform(q, data); errno != 0 {
+	n, errno := c.perform(q, data)
+	if errno != 0 {
 		return c.reply(q, errno)
 	}
-	return c.readDone(q)
+	switch q.wire {
+	case wireRead:
+		return c.readDone(q, data)
+	case wireBlockStatus:
+		c.replied += copy(c.out[c.replied:], data[:n])
+		return c.repliedTo(CommandBlockStatus, q)
+	}
+	return c.reply(q, 0)
 }
 
 // writeLarge receives a payload over inPlaceLimit straight into borrowed memory
@@ -288,9 +310,11 @@ func (c *connection) writeReplies() {
 		batch = c.gather(append(batch[:0], j))
 		pieces = pieces[:0]
 		for _, j := range batch {
-			pieces = append(pieces, j.header[:])
-			if j.errno == 0 && j.request.wire == wireRead {
-				pieces = append(pieces, j.data)
+			if j.headerSize > 0 {
+				pieces = append(pieces, j.header[:j.headerSize])
+			}
+			if j.dataSize > 0 {
+				pieces = append(pieces, j.data[:j.dataSize])
 			}
 		}
 		vector = pieces
@@ -331,7 +355,7 @@ func (c *connection) release(batch []*job) {
 		if j.errno != 0 {
 			failed = 1
 		} else {
-			bytes = uint64(j.request.length)
+			bytes = j.request.length
 		}
 		c.counters[commandOf(j.request.wire)].observe(1, failed, bytes, now-j.started)
 		c.recycle(j)

@@ -27,6 +27,7 @@ type modelRequest struct {
 // must be there.
 type modelClient struct {
 	conn    net.Conn
+	framing framing
 	start   int
 	content []byte
 	unknown []bool // bytes that a failed request may have changed
@@ -44,12 +45,12 @@ func (m *modelClient) drawBatch(t *rapid.T, seed *uint64) []modelRequest {
 		*seed++
 		q := modelRequest{request: request{cookie: *seed<<32 | uint64(i)}}
 		q.wire = rapid.SampledFrom([]uint16{
-			wireRead, wireRead, wireRead, wireWrite, wireWrite, wireWrite, wireTrim, wireWriteZeroes, wireFlush, 5, 8, 77,
+			wireRead, wireRead, wireRead, wireWrite, wireWrite, wireWrite, wireTrim, wireWriteZeroes, wireFlush, wireCache, wireBlockStatus, 8, 77,
 		}).Draw(t, "command")
 		if q.wire != wireFlush {
 			from := rapid.IntRange(0, size).Draw(t, "from")
 			q.offset = uint64(m.start + i*size + from)
-			q.length = uint32(rapid.IntRange(0, (size-from)>>rapid.IntRange(0, 8).Draw(t, "shift")).Draw(t, "length"))
+			q.length = uint64(rapid.IntRange(0, (size-from)>>rapid.IntRange(0, 8).Draw(t, "shift")).Draw(t, "length"))
 		}
 		if rapid.IntRange(0, 3).Draw(t, "FUA") == 0 {
 			q.flags = commandFUA
@@ -65,12 +66,15 @@ func (m *modelClient) drawBatch(t *rapid.T, seed *uint64) []modelRequest {
 
 // spoil makes some of the requests wrong.
 func (m *modelClient) spoil(t *rapid.T, q *modelRequest) {
-	if q.wire == 5 || q.wire > 6 {
+	if q.wire > 7 || q.wire == wireBlockStatus && (m.framing == framingSimple || q.length == 0) {
 		q.want = errnoInvalid
+	}
+	if m.framing == framingExtended && q.wire == wireWrite {
+		q.flags |= commandPayloadLen
 	}
 	switch rapid.IntRange(0, 15).Draw(t, "spoil") {
 	case 0:
-		q.flags |= 1 << rapid.IntRange(2, 15).Draw(t, "flag")
+		q.flags |= 1 << rapid.IntRange(6, 15).Draw(t, "flag")
 		q.want = errnoInvalid
 	case 1:
 		if q.wire == wireFlush || q.want != 0 || q.length == 0 {
@@ -90,7 +94,7 @@ func (m *modelClient) exchange(batch []modelRequest, failing bool) error {
 	go func() {
 		var stream []byte
 		for _, q := range batch {
-			stream = append(stream, requestBytes(q.flags, q.wire, q.cookie, q.offset, q.length, q.payload...)...)
+			stream = append(stream, m.framing.encode(q.request, q.payload...)...)
 		}
 		_, err := m.conn.Write(stream)
 		sent <- err
@@ -108,29 +112,29 @@ func (m *modelClient) exchange(batch []modelRequest, failing bool) error {
 }
 
 func (m *modelClient) takeReply(open map[uint64]modelRequest, failing bool) error {
-	header := make([]byte, replySize)
-	if _, err := io.ReadFull(m.conn, header); err != nil {
+	a, err := readAnswer(m.conn, m.framing, func(cookie uint64) (request, bool) {
+		q, ok := open[cookie]
+		return q.request, ok
+	})
+	if err != nil {
 		return err
 	}
-	cookie, errno := binary.BigEndian.Uint64(header[8:]), binary.BigEndian.Uint32(header[4:])
-	q, ok := open[cookie]
-	if !ok || binary.BigEndian.Uint32(header) != 0x67446698 {
-		return fmt.Errorf("reply % x to nothing in flight", header)
-	}
-	delete(open, cookie)
+	q, errno := open[a.cookie], a.errno
+	delete(open, a.cookie)
 	if errno != q.want && (!failing || q.want != 0 || errno != errnoIO) {
 		return fmt.Errorf("%+v: errno %d, want %d", q.request, errno, q.want)
 	}
 	at := int(q.offset) - m.start
+	changes := q.wire == wireWrite || q.wire == wireTrim || q.wire == wireWriteZeroes
 	if errno != 0 {
-		if q.want == 0 && q.wire != wireRead && q.wire != wireFlush {
+		if q.want == 0 && changes {
 			for i := range int(q.length) {
 				m.unknown[at+i] = true
 			}
 		}
 		return nil
 	}
-	if q.wire == wireFlush {
+	if q.wire != wireRead && !changes {
 		return nil
 	}
 	part, unknown := m.content[at:at+int(q.length)], m.unknown[at:at+int(q.length)]
@@ -140,10 +144,7 @@ func (m *modelClient) takeReply(open map[uint64]modelRequest, failing bool) erro
 		clear(unknown)
 		return nil
 	}
-	got := make([]byte, q.length)
-	if _, err := io.ReadFull(m.conn, got); err != nil {
-		return err
-	}
+	got := a.data
 	if !bytes.Equal(got, part) && !sameKnown(got, part, unknown) {
 		return fmt.Errorf("%+v: read something that was never written there", q.request)
 	}
@@ -194,11 +195,12 @@ func TestModel(t *testing.T) {
 			}
 			defer theirs.Close()
 			s.admit(ours)
-			if err := attachQuietly(theirs, "swap"); err != nil {
+			f := rapid.SampledFrom([]framing{framingSimple, framingStructured, framingExtended}).Draw(t, "framing")
+			if err := attachQuietly(theirs, "swap", f); err != nil {
 				t.Fatal(err)
 			}
 			all = append(all, &modelClient{
-				conn: theirs, start: i * modelPart,
+				conn: theirs, framing: f, start: i * modelPart,
 				content: append([]byte(nil), device.data[i*modelPart:(i+1)*modelPart]...), unknown: make([]bool, modelPart),
 			})
 		}
@@ -230,17 +232,38 @@ func TestModel(t *testing.T) {
 	})
 }
 
-// attachQuietly does a handshake up to the acknowledged GO, against any server.
-func attachQuietly(c net.Conn, name string) error {
+// attachQuietly does a handshake up to the acknowledged GO, against any server
+// that has the framing.
+func attachQuietly(c net.Conn, name string, f framing) error {
 	if _, err := io.CopyN(io.Discard, c, 18); err != nil {
 		return err
 	}
 	if _, err := c.Write(be32(1)); err != nil {
 		return err
 	}
-	if _, err := c.Write(option(optGo, infoData(name))); err != nil {
-		return err
+	var options [][]byte
+	switch f {
+	case framingStructured:
+		options = append(options, option(optionStructuredReply))
+	case framingExtended:
+		options = append(options, option(optionExtendedHeaders))
 	}
+	if f != framingSimple {
+		options = append(options, option(optionSetMetaContext, metaData(name, allocationName)))
+	}
+	for _, o := range append(options, option(optGo, infoData(name))) {
+		if _, err := c.Write(o); err != nil {
+			return err
+		}
+		if err := skipReplies(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// skipReplies reads the replies to an option up to its acknowledgement.
+func skipReplies(c net.Conn) error {
 	for {
 		header := make([]byte, 20)
 		if _, err := io.ReadFull(c, header); err != nil {
@@ -252,8 +275,8 @@ func attachQuietly(c net.Conn, name string) error {
 		switch kind := binary.BigEndian.Uint32(header[12:]); {
 		case kind == repAck:
 			return nil
-		case kind != repInfo:
-			return fmt.Errorf("GO: reply of type %#x", kind)
+		case kind != repInfo && kind != replyMetaContext:
+			return fmt.Errorf("reply of type %#x", kind)
 		}
 	}
 }
@@ -286,7 +309,7 @@ func TestAgainstGoNBD(t *testing.T) {
 		}()
 		both := []net.Conn{toOurs, toTheirs}
 		for _, c := range both {
-			if err := attachQuietly(c, "swap"); err != nil {
+			if err := attachQuietly(c, "swap", framingSimple); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -1,10 +1,6 @@
 package nbd
 
-import (
-	"encoding/binary"
-
-	"github.com/pojntfx/go-nbd/pkg/protocol"
-)
+import "github.com/pojntfx/go-nbd/pkg/protocol"
 
 // The names and numbers below come from the NBD protocol's doc/proto.md. What
 // go-nbd's protocol package has is used from there, here or at its place of
@@ -26,13 +22,24 @@ const (
 	handshakeNoZeroes      = uint16(1 << 1)
 )
 
-const optionExportName = uint32(1)
+// Options that go-nbd does not name.
+const (
+	optionExportName      = uint32(1)
+	optionStructuredReply = uint32(8)
+	optionListMetaContext = uint32(9)
+	optionSetMetaContext  = uint32(10)
+	optionExtendedHeaders = uint32(11)
+)
+
+// replyMetaContext is the type of the replies that name a metadata context.
+const replyMetaContext = uint32(4)
 
 // Error replies to options.
 const (
-	replyErrInvalid  = uint32(3 | 1<<31)
-	replyErrShutdown = uint32(7 | 1<<31)
-	replyErrTooBig   = uint32(9 | 1<<31)
+	replyErrInvalid       = uint32(3 | 1<<31)
+	replyErrShutdown      = uint32(7 | 1<<31)
+	replyErrTooBig        = uint32(9 | 1<<31)
+	replyErrExtHeaderReqd = uint32(10 | 1<<31)
 )
 
 // Transmission flags.
@@ -43,7 +50,10 @@ const (
 	transmissionFUA         = uint16(1 << 3)
 	transmissionTrim        = uint16(1 << 5)
 	transmissionWriteZeroes = uint16(1 << 6)
+	transmissionDF          = uint16(1 << 7)
 	transmissionMultiConn   = protocol.NEGOTIATION_REPLY_FLAGS_CAN_MULTI_CONN
+	transmissionCache       = uint16(1 << 10)
+	transmissionFastZero    = uint16(1 << 11)
 )
 
 // Commands on the wire.
@@ -53,49 +63,23 @@ const (
 	wireDisconnect  = protocol.TRANSMISSION_TYPE_REQUEST_DISC
 	wireFlush       = uint16(3)
 	wireTrim        = uint16(4)
+	wireCache       = uint16(5)
 	wireWriteZeroes = uint16(6)
+	wireBlockStatus = uint16(7)
 )
 
 // Command flags.
 const (
-	commandFUA    = uint16(1 << 0)
-	commandNoHole = uint16(1 << 1)
+	commandFUA        = uint16(1 << 0)
+	commandNoHole     = uint16(1 << 1)
+	commandDF         = uint16(1 << 2) // one chunk, please
+	commandReqOne     = uint16(1 << 3) // one extent, please
+	commandFastZero   = uint16(1 << 4) // fail rather than be slow
+	commandPayloadLen = uint16(1 << 5) // with extended headers: length is that of a payload
 )
 
-// Sizes of the fixed parts of the stream, in bytes.
+// Sizes of the fixed parts of the handshake, in bytes.
 const (
 	optionHeaderSize = 16
-	requestSize      = 28
-	replySize        = 16
 	zeroesSize       = 124 // what follows the answer to EXPORT_NAME, unless both sides agree to leave it out
 )
-
-// request is protocol.TransmissionRequestHeader without its magic.
-type request struct {
-	flags  uint16
-	wire   uint16 // command as the client wrote it
-	cookie uint64
-	offset uint64
-	length uint32
-}
-
-// parseRequest decodes the first requestSize bytes of b, which must be there.
-// It is false if they do not start with the magic.
-func parseRequest(b []byte) (request, bool) {
-	b = b[:requestSize]
-	return request{
-		flags:  binary.BigEndian.Uint16(b[4:]),
-		wire:   binary.BigEndian.Uint16(b[6:]),
-		cookie: binary.BigEndian.Uint64(b[8:]),
-		offset: binary.BigEndian.Uint64(b[16:]),
-		length: binary.BigEndian.Uint32(b[24:]),
-	}, binary.BigEndian.Uint32(b) == protocol.TRANSMISSION_MAGIC_REQUEST
-}
-
-// putReply encodes a simple reply's header into the first replySize bytes of b.
-func putReply(b []byte, errno uint32, cookie uint64) {
-	b = b[:replySize]
-	binary.BigEndian.PutUint32(b, protocol.TRANSMISSION_MAGIC_REPLY)
-	binary.BigEndian.PutUint32(b[4:], errno)
-	binary.BigEndian.PutUint64(b[8:], cookie)
-}

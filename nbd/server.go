@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,6 +17,10 @@ import (
 type Config struct {
 	Exports []Export     // served from the start; AddExport adds more
 	Log     *slog.Logger // nil logs nothing
+
+	// OwnerContext names the metadata context that tells who has a range, such as
+	// "tmem:owner": namespace, colon, name. Empty, there is none.
+	OwnerContext string
 
 	HandshakeTimeout time.Duration // from accept to transmission; default 10 s
 	MaxConnections   int           // open at once, handshakes included, each good for 4 MiB of buffers; default 256
@@ -140,6 +145,11 @@ func (c *Config) complete() error {
 		if *limit.value == 0 {
 			*limit.value = limit.zero
 		}
+	}
+	namespace, leaf, _ := strings.Cut(c.OwnerContext, ":")
+	if c.OwnerContext != "" && (namespace == "" || leaf == "" || namespace == "base" ||
+		len(c.OwnerContext) > maxExportName || !validString([]byte(c.OwnerContext))) {
+		return fmt.Errorf("OwnerContext must be a namespace other than base, a colon and a name, it is %q", c.OwnerContext)
 	}
 	if c.BufferBytes == 0 {
 		c.BufferBytes = 128 << 20

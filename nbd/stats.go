@@ -17,6 +17,8 @@ const (
 	CommandFlush
 	CommandTrim
 	CommandWriteZeroes
+	CommandCache
+	CommandBlockStatus
 	CommandOther
 	CommandCount // the number of values above, for arrays indexed by command
 )
@@ -34,6 +36,10 @@ func (c Command) String() string {
 		return "trim"
 	case CommandWriteZeroes:
 		return "write_zeroes"
+	case CommandCache:
+		return "cache"
+	case CommandBlockStatus:
+		return "block_status"
 	}
 	return "other"
 }
@@ -51,6 +57,10 @@ func commandOf(wire uint16) Command {
 		return CommandTrim
 	case wireWriteZeroes:
 		return CommandWriteZeroes
+	case wireCache:
+		return CommandCache
+	case wireBlockStatus:
+		return CommandBlockStatus
 	}
 	return CommandOther
 }

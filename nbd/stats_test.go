@@ -102,7 +102,7 @@ func TestStats(t *testing.T) {
 }
 
 func TestCommandNames(t *testing.T) {
-	want := []string{"read", "write", "flush", "trim", "write_zeroes", "other"}
+	want := []string{"read", "write", "flush", "trim", "write_zeroes", "cache", "block_status", "other"}
 	for i, name := range want {
 		if got := Command(i).String(); got != name {
 			t.Errorf("command %d is called %q, want %q", i, got, name)

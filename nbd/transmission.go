@@ -37,8 +37,8 @@ func (c *connection) receive() error {
 func (c *connection) makeRoom() {
 	rest := c.received - c.parsed
 	if rest > compactBelow {
-		q, _ := parseRequest(c.in[c.parsed:])
-		if c.parsed+requestSize+int(q.length) <= len(c.in) {
+		q, _ := c.framing.parse(c.in[c.parsed:])
+		if q.length <= inPlaceLimit && c.parsed+c.framing.requestSize()+int(q.length) <= len(c.in) {
 			return
 		}
 	}
@@ -48,19 +48,20 @@ func (c *connection) makeRoom() {
 
 // serveReceived serves the complete requests that were received.
 func (c *connection) serveReceived() error {
-	for c.received-c.parsed >= requestSize {
-		q, ok := parseRequest(c.in[c.parsed:])
+	size := c.framing.requestSize()
+	for c.received-c.parsed >= size {
+		q, ok := c.framing.parse(c.in[c.parsed:])
 		if !ok {
 			return errMagic
 		}
-		if q.wire == wireWrite {
+		if c.framing.hasPayload(q) {
 			complete, err := c.serveWrite(q)
 			if err != nil || !complete {
 				return err
 			}
 			continue
 		}
-		c.parsed += requestSize
+		c.parsed += size
 		if q.wire == wireDisconnect {
 			return errDisconnect
 		}
@@ -76,21 +77,23 @@ func (c *connection) check(q request) uint32 {
 	if c.server.draining.Load() {
 		return errnoShutdown
 	}
-	return c.export.check(q)
+	return c.export.check(c.framing, c.contexts, q)
 }
 
-// serveRequest serves anything but a write.
+// serveRequest serves anything without a payload. CACHE is a hint that there is
+// nothing to do about: what is in memory is fast, and what is not would take room
+// there from pages that were used.
 func (c *connection) serveRequest(q request) error {
 	if errno := c.check(q); errno != 0 {
 		return c.reply(q, errno)
 	}
-	if q.length == 0 && q.wire != wireFlush {
+	if q.length == 0 && q.wire != wireFlush || q.wire == wireCache {
 		return c.reply(q, 0)
 	}
 	if q.wire != wireRead || q.length > inPlaceLimit {
 		return c.handOver(q, nil)
 	}
-	data, err := c.replyRoom(q)
+	data, err := c.replyRoom(int(q.length))
 	if err != nil {
 		return err
 	}
@@ -101,31 +104,33 @@ func (c *connection) serveRequest(q request) error {
 	if !done {
 		return c.handOver(q, nil)
 	}
-	return c.readDone(q)
+	return c.readDone(q, data)
 }
 
-// serveWrite serves a write. It is not complete, and nothing was done, if a
-// part of the payload is not there yet (N1).
+// serveWrite serves a write, or refuses another request that brings a payload. It
+// is not complete, and nothing was done, if a part of the payload is not there yet
+// (N1).
 func (c *connection) serveWrite(q request) (complete bool, err error) {
 	if q.length > MaxPayload {
 		return false, errTooLong
 	}
+	size := c.framing.requestSize()
 	if errno := c.check(q); errno != 0 {
-		c.parsed += requestSize
+		c.parsed += size
 		if err := c.discard(int(q.length)); err != nil {
 			return false, err
 		}
 		return true, c.reply(q, errno)
 	}
 	if q.length > inPlaceLimit {
-		c.parsed += requestSize
+		c.parsed += size
 		return true, c.writeLarge(q)
 	}
-	end := c.parsed + requestSize + int(q.length)
+	end := c.parsed + size + int(q.length)
 	if end > c.received {
 		return false, nil
 	}
-	payload := c.in[c.parsed+requestSize : end]
+	payload := c.in[c.parsed+size : end]
 	c.parsed = end
 	if q.length == 0 {
 		return true, c.reply(q, 0)
@@ -160,41 +165,61 @@ func (c *connection) discard(n int) error {
 
 // reply adds a reply without data.
 func (c *connection) reply(q request, errno uint32) error {
-	if len(c.out)-c.replied < replySize {
+	if len(c.out)-c.replied < headerRoom {
 		if err := c.flush(); err != nil {
 			return err
 		}
 	}
-	putReply(c.out[c.replied:], errno, q.cookie)
-	c.replied += replySize
+	c.replied += c.framing.putReply(c.out[c.replied:], q, errno)
 	counter := &c.batch[commandOf(q.wire)]
 	counter.requests++
 	if errno != 0 {
 		counter.errors++
 	} else {
-		counter.bytes += uint64(q.length)
+		counter.bytes += q.length
 	}
 	return nil
 }
 
-// replyRoom returns where the data of a read has to go for readDone.
-func (c *connection) replyRoom(q request) ([]byte, error) {
-	if len(c.out)-c.replied < replySize+int(q.length) {
+// replyRoom returns where n bytes of data have to go for readDone.
+func (c *connection) replyRoom(n int) ([]byte, error) {
+	if len(c.out)-c.replied < headerRoom+n {
 		if err := c.flush(); err != nil {
 			return nil, err
 		}
 	}
-	start := c.replied + replySize
-	return c.out[start : start+int(q.length)], nil
+	start := c.replied + c.framing.dataHeader()
+	return c.out[start : start+n], nil
 }
 
 // readDone adds the reply to a read whose data is in replyRoom.
-func (c *connection) readDone(q request) error {
-	putReply(c.out[c.replied:], 0, q.cookie)
-	c.replied += replySize + int(q.length)
-	counter := &c.batch[CommandRead]
+func (c *connection) readDone(q request, data []byte) error {
+	if c.framing == framingSimple {
+		c.replied += putSimple(c.out[c.replied:], 0, q.cookie) + len(data)
+	} else {
+		c.putChunks(q, data)
+	}
+	return c.repliedTo(CommandRead, q)
+}
+
+// putChunks adds the reply to a read in chunks.
+func (c *connection) putChunks(q request, data []byte) {
+	var header [headerRoom]byte
+	h, m := c.framing.putRead(&header, q, data)
+	if h != c.framing.dataHeader() {
+		// It begins with a hole, whose chunk is a little longer than the one of data
+		// that room was left for.
+		copy(c.out[c.replied+h:], data[:m])
+	}
+	copy(c.out[c.replied:], header[:h])
+	c.replied += h + m
+}
+
+// repliedTo counts a reply with data, and sends the replies once they are many.
+func (c *connection) repliedTo(command Command, q request) error {
+	counter := &c.batch[command]
 	counter.requests++
-	counter.bytes += uint64(q.length)
+	counter.bytes += q.length
 	if c.replied < replyBatch {
 		return nil
 	}

@@ -70,6 +70,7 @@ func TestTrimAndZeroes(t *testing.T) {
 		{wireWriteZeroes, 0, 1, 0},
 		{wireWriteZeroes, commandNoHole, 0, 0},
 		{wireWriteZeroes, commandFUA | commandNoHole, 0, 1},
+		{wireWriteZeroes, commandFastZero, 1, 0},
 	} {
 		offset, length := 100000*i, 70001
 		punched, syncs := device.punched.Load(), device.syncs.Load()
@@ -130,8 +131,10 @@ func TestRequestErrors(t *testing.T) {
 		{"WRITE_ZEROES behind the end", 0, wireWriteZeroes, size, 1, errnoNoSpace},
 		{"WRITE_ZEROES of 4 GiB", 0, wireWriteZeroes, 4096, 1<<32 - 4096, errnoNoSpace},
 		{"WRITE_ZEROES that wraps around", 0, wireWriteZeroes, top - 4095, 4096, errnoNoSpace},
-		{"WRITE_ZEROES with FAST_ZERO", 1 << 4, wireWriteZeroes, 0, 4096, errnoInvalid},
-		{"CACHE, not offered", 0, 5, 0, 4096, errnoInvalid},
+		{"WRITE_ZEROES with REQ_ONE", commandReqOne, wireWriteZeroes, 0, 4096, errnoInvalid},
+		{"WRITE_ZEROES with FAST_ZERO behind the end", commandFastZero, wireWriteZeroes, size, 4096, errnoNoSpace},
+		{"CACHE behind the end", 0, wireCache, size, 4096, errnoInvalid},
+		{"CACHE with DF", commandDF, wireCache, 0, 4096, errnoInvalid},
 		{"BLOCK_STATUS, not negotiated", 0, 7, 0, 4096, errnoInvalid},
 		{"RESIZE", 0, 8, 0, 4096, errnoInvalid},
 		{"unknown command", 0, 99, 0, 1 << 20, errnoInvalid},
@@ -175,7 +178,7 @@ func TestRequestErrors(t *testing.T) {
 	if !bytes.Equal(device.bytes(), before) {
 		t.Error("a refused request changed the device")
 	}
-	if got := s.Stats().Commands; got[CommandWrite].Errors != 11 || got[CommandOther].Errors != 6 {
+	if got := s.Stats().Commands; got[CommandWrite].Errors != 11 || got[CommandOther].Errors != 4 {
 		t.Errorf("counted %d errors of writes and %d of unknown commands", got[CommandWrite].Errors, got[CommandOther].Errors)
 	}
 }

@@ -182,7 +182,22 @@ func (d *Device) zeroPart(off int64, n int) error {
 	return d.writePart(uint64(off/pageSize), int(off%pageSize), zeroes[:n])
 }
 
+// makeHoles makes holes of the pages. On storage that was empty, those that nobody
+// ever wrote are holes already, and there is nothing to punch below them: the map
+// of a new export stays untouched when all of it is discarded.
 func (d *Device) makeHoles(first, last uint64, punch bool) {
+	for first < last {
+		end := last
+		if d.area.Fresh() == frontswap.OwnerHole {
+			first, end = d.area.NextTouched(first)
+			first, end = min(first, last), min(end, last)
+		}
+		d.makeHolesTouched(first, end, punch)
+		first = end
+	}
+}
+
+func (d *Device) makeHolesTouched(first, last uint64, punch bool) {
 	for page := first; page < last; page++ {
 		if d.area.Owner(page) == frontswap.OwnerHole {
 			continue // at this instant it was one, which is all that was asked

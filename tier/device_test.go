@@ -467,3 +467,54 @@ func TestPuncherHoldsNobodyUp(t *testing.T) {
 		t.Error("the punch took pages that were written")
 	}
 }
+
+// vastStorage takes writes anywhere and keeps none.
+type vastStorage struct {
+	*memoryStorage
+	pages uint64
+}
+
+func (s vastStorage) Pages() uint64                  { return s.pages }
+func (vastStorage) WritePages(uint64, []byte) error  { return nil }
+func (vastStorage) PunchPages(first, n uint64) error { return nil }
+
+// A whole new export is asked about and trimmed without memory for its map.
+func TestUntouchedMapStaysUntouched(t *testing.T) {
+	const pages = 1 << 26 // 256 GiB
+	d, err := Open(Config{Name: "test", ID: 1, Storage: vastStorage{newMemoryStorage(1), pages}, Empty: true, Frontswap: newFrontswap(), Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	resident := func() int64 { return d.Stats().Area.Memory.Resident }
+	before := resident()
+	seen := int64(0)
+	err = d.Extents(0, pages*pageSize, func(length int64, hole bool, _ uint32) bool {
+		seen += length
+		return hole
+	})
+	if err != nil || seen != pages*pageSize {
+		t.Errorf("extents end at %d (%v)", seen, err)
+	}
+	if err := d.Trim(0, pages*pageSize); err != nil {
+		t.Error(err)
+	}
+	if grown := resident() - before; grown != 0 {
+		t.Errorf("the map took %d bytes", grown)
+	}
+	if _, err := d.WriteAt(make([]byte, pageSize), 12345*pageSize); err != nil {
+		t.Fatal(err)
+	}
+	var lengths []int64
+	err = d.Extents(0, pages*pageSize, func(length int64, hole bool, owner uint32) bool {
+		lengths = append(lengths, length)
+		return true
+	})
+	want := []int64{12345 * pageSize, pageSize, (pages - 12346) * pageSize}
+	if err != nil || !slices.Equal(lengths, want) {
+		t.Errorf("extents of one page in nothing: %v, want %v (%v)", lengths, want, err)
+	}
+	if grown := resident() - before; grown > 3*pageSize {
+		t.Errorf("the map took %d bytes for one page", grown)
+	}
+}

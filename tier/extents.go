@@ -11,18 +11,40 @@ func (d *Device) Extents(off, length int64, report func(length int64, hole bool,
 	if err := d.check(off, length); err != nil {
 		return err
 	}
+	touched := run{d: d}
 	for end := off + length; off < end; {
 		start := off
-		owner := d.area.Owner(uint64(off / pageSize))
-		for off < end && d.area.Owner(uint64(off/pageSize)) == owner {
-			off = min(end, off&^(pageSize-1)+pageSize)
-		}
-		if off == start { // the page changed hands between the two looks
-			off = min(end, off&^(pageSize-1)+pageSize)
+		owner, last := touched.owner(uint64(off / pageSize))
+		off = min(end, int64(last)*pageSize)
+		for off < end {
+			next, last := touched.owner(uint64(off / pageSize))
+			if next != owner {
+				break
+			}
+			off = min(end, int64(last)*pageSize)
 		}
 		if !report(off-start, owner == frontswap.OwnerHole, uint32(owner)) {
 			return nil
 		}
 	}
 	return nil
+}
+
+// run is a part of the map that was touched, or the gap before it. A new export
+// may be all gap, whose map must not be looked at: that would take memory for it.
+type run struct {
+	d           *Device
+	first, last uint64 // pages that were touched; before first is the gap
+}
+
+// owner says who has the page, and the first page behind it for which that has to
+// be asked again. Pages are asked for in ascending order.
+func (r *run) owner(page uint64) (owner frontswap.Owner, last uint64) {
+	if page >= r.last {
+		r.first, r.last = r.d.area.NextTouched(page)
+	}
+	if page < r.first {
+		return r.d.area.Fresh(), r.first
+	}
+	return r.d.area.Owner(page), page + 1
 }

@@ -53,6 +53,11 @@ func (m *memoryDevice) Trim(off, length int64) error {
 
 func (m *memoryDevice) WriteZeroes(off, length int64, _ bool) error { return m.Trim(off, length) }
 
+func (m *memoryDevice) Extents(_, length int64, report func(int64, bool, uint32) bool) error {
+	report(length, false, 0)
+	return nil
+}
+
 func (m *memoryDevice) Close() error { return m.region.Close() }
 
 // memoryStorage is storage in plain memory: the tier's cost without a disk's.

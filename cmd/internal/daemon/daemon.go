@@ -298,6 +298,7 @@ func (d *Daemon) newNBD() (*nbd.Server, error) {
 	limits := d.config.NBD
 	c := nbd.Config{
 		Log:              d.log,
+		OwnerContext:     "tmem:owner",
 		HandshakeTimeout: limits.HandshakeTimeout,
 		MaxConnections:   limits.MaxConnections,
 		MaxHandshakes:    limits.MaxHandshakes,

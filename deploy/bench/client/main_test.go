@@ -46,6 +46,11 @@ func (m *memory) TryWriteAt(p []byte, off int64) int {
 	return n
 }
 
+func (m *memory) Extents(_, length int64, report func(int64, bool, uint32) bool) error {
+	report(length, false, 0)
+	return nil
+}
+
 func (m *memory) Sync() error { return nil }
 
 func (m *memory) Trim(off, length int64) error { return m.WriteZeroes(off, length, true) }
