@@ -32,6 +32,7 @@ func TestClients(t *testing.T) {
 		{"nbdinfo", testNbdinfo},
 		{"nbdcopy", testNbdcopy},
 		{"nbdsh", testNbdsh},
+		{"block status", testStatus},
 		{"qemu-io", testQemuIO},
 		{"qemu-img", testQemuImg},
 		{"fio", testFio},
