@@ -32,6 +32,8 @@ const (
 	failedPlain    = "option_needs_fixed_newstyle"
 	failedExport   = "bad_export_name"
 	failedShutdown = "shutdown"
+	failedTLS      = "tls"
+	failedNoTLS    = "tls_required"
 	failedInternal = "internal"
 )
 
@@ -151,6 +153,11 @@ func (h *handshake) answer() (e *export, done bool, err error) {
 		return e, true, err
 	case protocol.NEGOTIATION_ID_OPTION_ABORT:
 		return nil, true, h.refuse(protocol.NEGOTIATION_TYPE_REPLY_ACK, "")
+	case optionStartTLS:
+		return nil, false, h.startTLS()
+	}
+	if !h.mayNegotiate() {
+		return nil, false, h.refuse(replyErrTLSFirst, "this server wants STARTTLS first")
 	}
 	if h.server.draining.Load() {
 		return nil, false, h.refuse(replyErrShutdown, "the server is shutting down")
@@ -178,6 +185,9 @@ func (h *handshake) exportName() (*export, error) {
 	if !validString(name) {
 		return nil, handshakeFailed(failedExport)
 	}
+	if !h.mayNegotiate() {
+		return nil, handshakeFailed(failedNoTLS)
+	}
 	if h.server.draining.Load() {
 		return nil, handshakeFailed(failedShutdown)
 	}
@@ -198,10 +208,7 @@ func (h *handshake) list() error {
 	if h.left > 0 {
 		return h.refuse(replyErrInvalid, "LIST takes no data")
 	}
-	h.server.mu.Lock()
-	exports := append([]*export(nil), h.server.exports...)
-	h.server.mu.Unlock()
-	for _, e := range exports {
+	for _, e := range h.server.visible(h.connection) {
 		err := h.reply(protocol.NEGOTIATION_TYPE_REPLY_SERVER, uint32(len(e.Name)), []byte(e.Name), []byte(e.Description))
 		if err != nil {
 			return err
@@ -241,7 +248,7 @@ func (h *handshake) info() (*export, error) {
 	if h.option == protocol.NEGOTIATION_ID_OPTION_GO {
 		e, _ = h.server.attach(h.connection, name)
 	} else {
-		e = h.server.resolve(name)
+		e = h.server.resolve(h.connection, name)
 	}
 	if e == nil {
 		return nil, h.refuse(protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, "no such export")
@@ -384,6 +391,9 @@ func (h *handshake) append(parts ...any) (err error) {
 }
 
 func (h *handshake) send() error {
+	if len(h.replies) == 0 {
+		return nil // STARTTLS has sent its own
+	}
 	_, err := h.connection.socket.Write(h.replies)
 	h.replies = h.replies[:0]
 	if err != nil {

@@ -26,11 +26,21 @@ const (
 	handshakeNoZeroes      = uint16(1 << 1)
 )
 
-const optionExportName = uint32(1)
+// Options.
+const (
+	optionExportName = uint32(1)
+	optionStartTLS   = uint32(5)
+)
+
+const (
+	replyAck            = protocol.NEGOTIATION_TYPE_REPLY_ACK
+	replyErrUnsupported = protocol.NEGOTIATION_TYPE_REPLY_ERR_UNSUPPORTED
+)
 
 // Error replies to options.
 const (
 	replyErrInvalid  = uint32(3 | 1<<31)
+	replyErrTLSFirst = uint32(5 | 1<<31)
 	replyErrShutdown = uint32(7 | 1<<31)
 	replyErrTooBig   = uint32(9 | 1<<31)
 )
