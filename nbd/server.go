@@ -346,6 +346,7 @@ func (s *Server) Stats() Stats {
 		stats.AccessDenied[reason] = n
 	}
 	stats.TLS.Handshakes = s.encryptions
+	stats.TLS.Expires = s.config.TLS.expires()
 	stats.Buffers.Connections = int64(len(s.connections)-s.handshaking) * connectionBytes
 
 	index := make(map[*export]int, len(s.exports))

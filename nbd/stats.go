@@ -118,8 +118,9 @@ type ConnectionStats struct {
 // TLSStats is about encrypted connections. Failures are in HandshakeFailures, as
 // "tls" and "tls_required".
 type TLSStats struct {
-	Now        int    // open
-	Handshakes uint64 // TLS handshakes that succeeded
+	Now        int       // open
+	Handshakes uint64    // TLS handshakes that succeeded
+	Expires    time.Time // end of the server's certificate; zero if TLS is off
 }
 
 // ExportStats is about one export.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 )
 
 // TLSMode says whether connections are encrypted.
@@ -61,6 +62,17 @@ func (t TLS) check() error {
 // demandsCertificates says whether clients are known by certificates.
 func (t TLS) demandsCertificates() bool {
 	return t.Mode != TLSOff && t.Keys().ClientCAs != nil
+}
+
+// expires is when the server's certificate does.
+func (t TLS) expires() time.Time {
+	if t.Mode == TLSOff {
+		return time.Time{}
+	}
+	if leaf := t.Keys().Certificate.Leaf; leaf != nil {
+		return leaf.NotAfter
+	}
+	return time.Time{}
 }
 
 func (k *TLSKeys) config() *tls.Config {
