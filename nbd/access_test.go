@@ -188,3 +188,23 @@ func TestAccessCopied(t *testing.T) {
 	access.UIDs[0]++
 	s.attached(t, "swap")
 }
+
+// Users and groups have numbers of their own, which may be equal by chance.
+func TestAccessCredentials(t *testing.T) {
+	client := &connection{credentials: &Credentials{PID: 1, UID: 1000, GID: 2000}}
+	for _, test := range []struct {
+		access Access
+		want   bool
+	}{
+		{Access{UIDs: []uint32{1000}}, true},
+		{Access{GIDs: []uint32{2000}}, true},
+		{Access{UIDs: []uint32{0, 1}, GIDs: []uint32{3, 2000}}, true},
+		{Access{UIDs: []uint32{2000}, GIDs: []uint32{1000}}, false},
+		{Access{UIDs: []uint32{0}, GIDs: []uint32{0}}, false},
+		{Access{Certificates: []string{"", "1000"}, AnyCertificate: true}, false},
+	} {
+		if got := test.access.admits(client); got != test.want {
+			t.Errorf("%+v: admitted %v, want %v", test.access, got, test.want)
+		}
+	}
+}

@@ -10,7 +10,7 @@
 // # A connection
 //
 //	state         entered by                    left by                         costs
-//	handshake     accept; TLS handshake done    GO, EXPORT_NAME; STARTTLS;      a few KiB, 100 more
+//	handshake     accept; TLS handshake done    GO, EXPORT_NAME; STARTTLS;      a few KiB, 30 more
 //	                                            ABORT, error, 32 options in     once encrypted
 //	                                            all, HandshakeTimeout
 //	TLS handshake STARTTLS                      done (back to handshake);       up to 192 KiB: crypto/tls
