@@ -38,6 +38,8 @@ var outsiders = []struct {
 	{"github.com/prometheus/", []string{"metrics", "cmd"}, "packages count in atomics of their own; metrics reads snapshots"},
 	{"github.com/pierrec/lz4", []string{"backends", "deploy"}, "codecs belong to backends"},
 	{"github.com/spf13/cobra", []string{"cmd"}, "command lines belong to commands"},
+	{"github.com/coreos/go-systemd", []string{"cmd"}, "only the daemon's command line takes sockets from a service manager"},
+	{"crypto/tls", []string{"nbd", "cmd"}, "only what is on a network encrypts"},
 	{"golang.org/x/term", []string{"cmd"}, "the daemon's parts know no terminal"},
 	{"github.com/pelletier/go-toml", []string{"cmd"}, "packages take typed configurations"},
 	{"github.com/pojntfx/go-nbd/pkg/server", nil, "its server is an oracle in tests only"},

@@ -147,6 +147,14 @@ func (e emitter) nbd(s nbd.Stats) {
 	for reason, n := range s.HandshakeFailures {
 		e.counter(nbdHandshakeFailures, n, reason)
 	}
+	for reason, n := range s.AccessDenied {
+		e.counter(nbdDenied, n, reason)
+	}
+	e.gauge(nbdTLSConnections, float64(s.TLS.Now))
+	e.counter(nbdTLSHandshakes, s.TLS.Handshakes)
+	if !s.TLS.Expires.IsZero() {
+		e.gauge(nbdTLSExpiry, float64(s.TLS.Expires.Unix()))
+	}
 	e.gauge(nbdBuffersLent, float64(s.Buffers.PoolLent))
 	e.gauge(nbdBuffersLimit, float64(s.Buffers.PoolLimit))
 	e.counter(nbdPanics, s.Panics)

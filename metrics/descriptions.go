@@ -55,6 +55,10 @@ var (
 	nbdConnectionsTotal  = describe("nbd_connections_total", "Connections accepted.")
 	nbdRefused           = describe("nbd_refused_connections_total", "Connections closed at once.", "reason")
 	nbdHandshakeFailures = describe("nbd_handshake_failures_total", "Connections that ended before they chose an export.", "reason")
+	nbdDenied            = describe("nbd_access_denied_total", "Exports that a client named and might not open.", "reason")
+	nbdTLSConnections    = describe("nbd_tls_connections", "Open connections that are encrypted.")
+	nbdTLSHandshakes     = describe("nbd_tls_handshakes_total", "TLS handshakes that succeeded; those that failed are handshake failures.")
+	nbdTLSExpiry         = describe("nbd_tls_certificate_expiry_timestamp_seconds", "When the server's certificate expires; left out without TLS.")
 	nbdBuffersLent       = describe("nbd_buffer_lent_bytes", "Memory that requests in flight use.")
 	nbdBuffersLimit      = describe("nbd_buffer_limit_bytes", "The most memory that requests in flight may use.")
 	nbdPanics            = describe("nbd_panics_total", "Panics survived while serving a request: each is a bug.")
@@ -70,7 +74,7 @@ var (
 		backendPages, backendSameFilled, backendStored, backendHeld, backendLimit, backendAccepted, backendRefused, backendMoved, backendCodecPages, backendCodecBytes,
 		backendCorrupt, backendLoadErrors, backendState, drainRunning, drainMoved, drainLeft,
 		nbdRequests, nbdErrors, nbdBytes, nbdRequestSeconds, nbdClients, nbdConnections, nbdHandshaking,
-		nbdConnectionsTotal, nbdRefused, nbdHandshakeFailures, nbdBuffersLent, nbdBuffersLimit, nbdPanics,
+		nbdConnectionsTotal, nbdRefused, nbdHandshakeFailures, nbdDenied, nbdTLSConnections, nbdTLSHandshakes, nbdTLSExpiry, nbdBuffersLent, nbdBuffersLimit, nbdPanics,
 		memoryMapped, memoryResident,
 	}
 )

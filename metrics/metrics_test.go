@@ -83,6 +83,8 @@ func someSnapshot() Snapshot {
 		NBD: nbd.Stats{
 			Connections:       nbd.ConnectionStats{Now: 4, Handshaking: 1, Total: 9, Refused: map[string]uint64{"connection_limit": 2}},
 			HandshakeFailures: map[string]uint64{"timeout": 3},
+			AccessDenied:      map[string]uint64{"credentials": 6},
+			TLS:               nbd.TLSStats{Now: 2, Handshakes: 5, Expires: time.Unix(1800000000, 0)},
 			Commands:          commands,
 			Exports: []nbd.ExportStats{
 				{Name: "swap", Size: 2048 * 4096, Clients: 3, Commands: commands}, {Name: "scratch", Size: 256 * 4096},

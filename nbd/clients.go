@@ -14,6 +14,8 @@ type Client struct {
 	ID          uint64 // number of the connection, unique for the life of the server
 	Remote      string // address; "unix" for a Unix socket, whose clients have none
 	Credentials *Credentials
+	Encrypted   bool   // it speaks TLS
+	Certificate string // the first name in the certificate that it showed, or empty
 	Export      string
 	Since       time.Time // of the connection
 }
@@ -35,9 +37,13 @@ func (s *Server) Clients() []Client {
 		if c.export == nil {
 			continue
 		}
-		clients = append(clients, Client{
-			ID: c.id, Remote: c.remote, Credentials: c.credentials, Export: c.export.Name, Since: c.opened,
-		})
+		client := Client{
+			ID: c.id, Remote: c.remote, Credentials: c.credentials, Encrypted: c.encrypted, Export: c.export.Name, Since: c.opened,
+		}
+		if len(c.certificate) > 0 {
+			client.Certificate = c.certificate[0]
+		}
+		clients = append(clients, client)
 	}
 	slices.SortFunc(clients, func(a, b Client) int { return cmp.Compare(a.ID, b.ID) })
 	return clients

@@ -49,7 +49,11 @@ var errBroken = errors.New("replies cannot be sent")
 // fields without a remark.
 type connection struct {
 	server      *Server      // immutable
-	socket      net.Conn     // immutable
+	transport   net.Conn     // immutable; what is not the connection's goroutine or writer uses this
+	socket      net.Conn     // transport, or tls: set by startTLS, then immutable
+	tls         *tlsStream   // nil if not encrypted; set by startTLS, then immutable
+	encrypted   bool         // tls is there; written by noteTLS under server.mu, then immutable
+	certificate []string     // names of the client; like encrypted
 	id          uint64       // immutable
 	opened      time.Time    // immutable
 	remote      string       // immutable
@@ -100,6 +104,7 @@ func (s *stallClock) since(limit time.Duration) bool {
 func newConnection(s *Server, socket net.Conn, id uint64) *connection {
 	return &connection{
 		server:      s,
+		transport:   socket,
 		socket:      socket,
 		id:          id,
 		opened:      time.Now(),
@@ -113,7 +118,7 @@ func newConnection(s *Server, socket net.Conn, id uint64) *connection {
 func (c *connection) run() {
 	failure := ""
 	defer func() { c.server.forget(c, failure) }()
-	defer c.socket.Close()
+	defer func() { c.socket.Close() }() // what it is by then
 	defer c.recovered()
 	// Memory that a device maps may be gone when it is touched: that becomes a
 	// panic, which is survived, instead of the end of the process.
@@ -148,7 +153,7 @@ func (c *connection) recovered() {
 }
 
 func (c *connection) handshake() error {
-	prepareSocket(c.socket)
+	prepareSocket(c.transport)
 	c.setDeadline(c.opened.Add(c.server.config.HandshakeTimeout))
 	h := handshake{server: c.server, connection: c}
 	if _, err := h.negotiate(); err != nil || c.export == nil {
@@ -158,6 +163,9 @@ func (c *connection) handshake() error {
 	if h.chosenFor == c.export {
 		c.contexts = h.chosen
 	}
+	if c.tls != nil {
+		c.tls.batch()
+	}
 	c.setDeadline(time.Time{})
 	return nil
 }
@@ -166,10 +174,19 @@ func (c *connection) handshake() error {
 // has set a deadline of its own, which must not be lost. Errors mean a closed
 // socket, which reading will tell.
 func (c *connection) setDeadline(deadline time.Time) {
-	_ = c.socket.SetDeadline(deadline)
+	_ = c.transport.SetDeadline(deadline)
 	if c.server.draining.Load() {
-		_ = c.socket.SetReadDeadline(time.Now().Add(c.server.config.ShutdownGrace))
+		_ = c.transport.SetReadDeadline(time.Now().Add(c.server.config.ShutdownGrace))
 	}
+}
+
+// writePieces writes what several buffers hold. REQUIRES: writing held.
+func (c *connection) writePieces(pieces *net.Buffers) error {
+	if c.tls != nil {
+		return c.tls.writePieces(*pieces)
+	}
+	_, err := pieces.WriteTo(c.socket)
+	return err
 }
 
 // transmit serves requests until the client leaves or the socket breaks.

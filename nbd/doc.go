@@ -1,6 +1,6 @@
 // Package nbd serves block devices over the NBD protocol: fixed newstyle
 // negotiation, simple and structured replies and extended headers, over Unix
-// sockets and TCP, made for many page-sized requests.
+// sockets and TCP, in the clear or with TLS, made for many page-sized requests.
 //
 // The command calls it with listeners and devices, metrics reads [Server.Stats].
 // It knows nothing of pages, tiers or backends: what an export does is its
@@ -10,10 +10,15 @@
 // # A connection
 //
 //	state         entered by                    left by                         costs
-//	handshake     accept                        GO, EXPORT_NAME; ABORT, error,  a few KiB
-//	                                            HandshakeTimeout, 32 options
+//	handshake     accept; TLS handshake done    GO, EXPORT_NAME; STARTTLS;      a few KiB, 30 more
+//	                                            ABORT, error, 32 options in     once encrypted
+//	                                            all, HandshakeTimeout
+//	TLS handshake STARTTLS                      done (back to handshake);       up to 192 KiB: crypto/tls
+//	                                            error, 32 KiB read, the same    with 32 KiB of input
+//	                                            HandshakeTimeout
 //	transmission  GO, EXPORT_NAME               DISC, end of stream, bad magic  two mapped buffers of
-//	                                            or length, broken socket        2 MiB, untouched until used
+//	                                            or length, broken socket        2 MiB, untouched until used;
+//	                                                                            TLS: twice 66 KiB of heap
 //	finishing     any of these                  last handed-over request done   the same
 //	gone          socket closed, counters       –                               nothing
 //	              added to the export's
@@ -45,6 +50,15 @@
 // waits for its turn at the pool; a client that holds the pool and does not move
 // is cut after StallTimeout.
 //
+// # Who gets in
+//
+// A client is known by the certificate that it showed over TLS, and on a Unix
+// socket by what the kernel says of the process at its other end. [Access] of an
+// export names either. crypto/tls has no pre-shared keys, so there are none here.
+//
+// Of TLS crypto/tls does the protocol, and this package the batches: see
+// tlsStream. The mode Required spares Unix sockets.
+//
 // # Invariants
 //
 //	N1  A device sees a WRITE only when all of its payload is here.
@@ -62,6 +76,11 @@
 //	N7  In the steady state a request served in place allocates nothing and
 //	    takes no lock that another connection takes.
 //	N8  A request's errno is decided in export.check and errnoOf, nowhere else.
+//	N9  Nothing that came in the clear counts once a connection is encrypted: the
+//	    handshake reads no byte before it wants it, and startTLS forgets all state.
+//	N10 Each way to an export goes through Server.resolve or attach, which ask for
+//	    its Access. A client cannot tell an export that it may not open from one
+//	    that there is not.
 //
 // # Locks
 //
@@ -69,9 +88,11 @@
 //	                          other than closing a socket or setting its deadline.
 //	bufferPool.mu             never held over a system call.
 //	connection.writing        held over socket writes.
+//	recordSocket.mu           held over the socket writes of an encrypted connection.
 //	limitedLog.mu
 //
-// None is taken while another is held, but limitedLog's under Server.mu.
+// None is taken while another is held, but limitedLog's under Server.mu and
+// recordSocket's under connection.writing (with crypto/tls' own between).
 //
 // # Not promised
 //
@@ -81,4 +102,7 @@
 // costs its socket, its goroutines and what it borrowed until others want it.
 // BLOCK_STATUS tells at most 1,000 extents and 4 GiB at a time, and a filter in
 // its payload is refused: the protocol lets clients ask again.
+// TLS over TCP or Unix sockets is no way to the swap of the server's own host: it
+// needs memory when there is none. How long crypto/tls and signatures keep a
+// processor busy is bounded by MaxHandshakes only.
 package nbd

@@ -13,6 +13,7 @@ type Export struct {
 	Description string // for people, up to 2048 bytes of UTF-8 without NUL
 	Device      Device
 	ReadOnly    bool // writes, trims and zeroes are answered with EPERM
+	Access      *Access
 }
 
 // The longest name and description. nbd-client loses its place in the stream on
@@ -71,6 +72,7 @@ func newExport(e Export, s *Server) (*export, error) {
 		return nil, fmt.Errorf("export %q: the size must be a positive multiple of %d bytes, not %d", e.Name, pageSize, size)
 	}
 	e.Name, e.Description = strings.Clone(e.Name), strings.Clone(e.Description)
+	e.Access = e.Access.clone()
 	return &export{
 		Export: e,
 		size:   uint64(size),

@@ -320,7 +320,7 @@ func (c *connection) writeReplies() {
 		vector = pieces
 		c.sending.tick(c.server.now())
 		c.writing.Lock()
-		_, err := vector.WriteTo(c.socket)
+		err := c.writePieces(&vector)
 		c.writing.Unlock()
 		c.sending.stop()
 		if err != nil {

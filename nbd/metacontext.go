@@ -19,7 +19,7 @@ func (h *handshake) structuredReply() error {
 		return h.refuse(replyErrInvalid, "structured replies are in use already")
 	}
 	h.framing = framingStructured
-	return h.reply(protocol.NEGOTIATION_TYPE_REPLY_ACK)
+	return h.reply(replyAck)
 }
 
 // extendedHeaders answers EXTENDED_HEADERS, which may come instead of
@@ -32,7 +32,7 @@ func (h *handshake) extendedHeaders() error {
 		return h.refuse(replyErrInvalid, "extended headers are in use already")
 	}
 	h.framing = framingExtended
-	return h.reply(protocol.NEGOTIATION_TYPE_REPLY_ACK)
+	return h.reply(replyAck)
 }
 
 // metaContext answers LIST_META_CONTEXT and SET_META_CONTEXT. What SET chooses
@@ -63,7 +63,7 @@ func (h *handshake) metaContext() error {
 	if !ok {
 		return h.refuse(replyErrInvalid, "bad length or query")
 	}
-	e := h.server.resolve(name)
+	e := h.server.resolve(h.connection, name)
 	if e == nil {
 		return h.refuse(protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, "no such export")
 	}
@@ -82,7 +82,7 @@ func (h *handshake) metaContext() error {
 			return err
 		}
 	}
-	return h.reply(protocol.NEGOTIATION_TYPE_REPLY_ACK)
+	return h.reply(replyAck)
 }
 
 // readQueries reads the queries that both options end with, and returns the

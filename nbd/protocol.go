@@ -25,6 +25,7 @@ const (
 // Options that go-nbd does not name.
 const (
 	optionExportName      = uint32(1)
+	optionStartTLS        = uint32(5)
 	optionStructuredReply = uint32(8)
 	optionListMetaContext = uint32(9)
 	optionSetMetaContext  = uint32(10)
@@ -34,9 +35,16 @@ const (
 // replyMetaContext is the type of the replies that name a metadata context.
 const replyMetaContext = uint32(4)
 
+// Replies that go-nbd names at length.
+const (
+	replyAck            = protocol.NEGOTIATION_TYPE_REPLY_ACK
+	replyErrUnsupported = protocol.NEGOTIATION_TYPE_REPLY_ERR_UNSUPPORTED
+)
+
 // Error replies to options.
 const (
 	replyErrInvalid       = uint32(3 | 1<<31)
+	replyErrTLSFirst      = uint32(5 | 1<<31)
 	replyErrShutdown      = uint32(7 | 1<<31)
 	replyErrTooBig        = uint32(9 | 1<<31)
 	replyErrExtHeaderReqd = uint32(10 | 1<<31)

@@ -17,6 +17,7 @@ import (
 type Config struct {
 	Exports []Export     // served from the start; AddExport adds more
 	Log     *slog.Logger // nil logs nothing
+	TLS     TLS
 
 	// OwnerContext names the metadata context that tells who has a range, such as
 	// "tmem:owner": namespace, colon, name. Empty, there is none.
@@ -79,7 +80,9 @@ type Server struct {
 	lastID      uint64        // guarded by mu, number of the newest connection and their total
 	refused     map[string]uint64
 	failures    map[string]uint64
-	removed     CommandStats // guarded by mu, of exports that are gone
+	denied      map[string]uint64 // guarded by mu, exports that clients might not open, by reason
+	encryptions uint64            // guarded by mu, TLS handshakes that succeeded
+	removed     CommandStats      // guarded by mu, of exports that are gone
 }
 
 // NewServer returns a server for the exports of config. It runs nothing before
@@ -99,6 +102,7 @@ func NewServer(config Config) (*Server, error) {
 		listeners:   make(map[net.Listener]struct{}),
 		refused:     make(map[string]uint64),
 		failures:    make(map[string]uint64),
+		denied:      make(map[string]uint64),
 	}
 	for _, e := range config.Exports {
 		if err := s.AddExport(e); err != nil {
@@ -157,7 +161,7 @@ func (c *Config) complete() error {
 	if c.BufferBytes < MaxPayload {
 		return fmt.Errorf("BufferBytes must be at least %d, the largest request, it is %d", MaxPayload, c.BufferBytes)
 	}
-	return nil
+	return c.TLS.check()
 }
 
 // now is the server's clock: monotonic, since it was made.
@@ -296,7 +300,7 @@ func (s *Server) refusalLocked() string {
 func (s *Server) attach(c *connection, name string) (*export, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.resolveLocked(name)
+	e := s.resolveLocked(c, name)
 	if e == nil || s.draining.Load() {
 		return nil, false
 	}
@@ -304,20 +308,6 @@ func (s *Server) attach(c *connection, name string) (*export, bool) {
 	c.export = e
 	s.handshaking--
 	return e, true
-}
-
-// resolve returns the export that a client means by name, or nil.
-func (s *Server) resolve(name string) *export {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.resolveLocked(name)
-}
-
-func (s *Server) resolveLocked(name string) *export {
-	if name == "" && len(s.exports) > 0 {
-		return s.exports[0]
-	}
-	return s.findLocked(name)
 }
 
 // forget takes a connection off the books: the last thing that it does.
@@ -344,6 +334,7 @@ func (s *Server) forget(c *connection, failure string) {
 func (s *Server) Stats() Stats {
 	stats := Stats{
 		HandshakeFailures: make(map[string]uint64),
+		AccessDenied:      make(map[string]uint64),
 		Panics:            s.panics.Load(),
 		Buffers:           BufferStats{PoolLimit: s.config.BufferBytes},
 	}
@@ -361,6 +352,11 @@ func (s *Server) Stats() Stats {
 	for reason, n := range s.failures {
 		stats.HandshakeFailures[reason] = n
 	}
+	for reason, n := range s.denied {
+		stats.AccessDenied[reason] = n
+	}
+	stats.TLS.Handshakes = s.encryptions
+	stats.TLS.Expires = s.config.TLS.expires()
 	stats.Buffers.Connections = int64(len(s.connections)-s.handshaking) * connectionBytes
 
 	index := make(map[*export]int, len(s.exports))
@@ -371,6 +367,9 @@ func (s *Server) Stats() Stats {
 		})
 	}
 	for c := range s.connections {
+		if c.encrypted {
+			stats.TLS.Now++
+		}
 		if c.export != nil {
 			c.counters.snapshot(&stats.Exports[index[c.export]].Commands)
 		}

@@ -45,7 +45,7 @@ func (s *Server) Shutdown(ctx context.Context, force bool) error {
 	for c := range s.connections {
 		// The only way to wake a reader that also lets it go on reading a while.
 		// A socket that refuses is closed already.
-		_ = c.socket.SetReadDeadline(deadline)
+		_ = c.transport.SetReadDeadline(deadline)
 	}
 	s.mu.Unlock()
 	s.StopAccepting()
@@ -84,7 +84,7 @@ func (s *Server) cutConnections() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.connections {
-		c.socket.Close()
+		c.transport.Close()
 	}
 }
 
@@ -134,7 +134,7 @@ func (s *Server) closeStalled() {
 		if !stalled || c.borrowed.Load() == 0 {
 			continue
 		}
-		c.socket.Close()
+		c.transport.Close()
 		s.log.warn("closed a connection that holds buffers and does not move",
 			"client", c.remote, "bytes", c.borrowed.Load())
 	}

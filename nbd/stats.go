@@ -125,6 +125,14 @@ type ConnectionStats struct {
 	Refused     map[string]uint64 // closed at once, by reason
 }
 
+// TLSStats is about encrypted connections. Failures are in HandshakeFailures, as
+// "tls" and "tls_required".
+type TLSStats struct {
+	Now        int       // open
+	Handshakes uint64    // TLS handshakes that succeeded
+	Expires    time.Time // end of the server's certificate; zero if TLS is off
+}
+
 // ExportStats is about one export.
 type ExportStats struct {
 	Name     string
@@ -146,8 +154,10 @@ type BufferStats struct {
 type Stats struct {
 	Connections       ConnectionStats
 	HandshakeFailures map[string]uint64 // by reason
-	Commands          CommandStats      // of all exports, removed ones too
-	Exports           []ExportStats     // in the order in which they were added
+	AccessDenied      map[string]uint64 // exports that a client named and might not open, by reason
+	TLS               TLSStats
+	Commands          CommandStats  // of all exports, removed ones too
+	Exports           []ExportStats // in the order in which they were added
 	Buffers           BufferStats
 	Panics            uint64 // survived, of devices and of the server
 }

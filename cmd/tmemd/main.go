@@ -29,6 +29,9 @@
 // (--fresh empties it), in a later one it starts with empty storage, as swap does
 // not outlive a boot.
 //
+// SIGHUP counts as SIGTERM if tmemd was started from a terminal, which sends it
+// when it is closed. Without one it has the certificates of TLS read anew.
+//
 // # Exit status
 //
 //	0  stopped, everything is on storage

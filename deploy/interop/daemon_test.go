@@ -82,11 +82,20 @@ func launchInto(t *testing.T, output *os.File, stateDir string, options ...strin
 	words := append([]string{
 		"--default-signal=HUP,PIPE", filepath.Join(bin, "tmemd"), "--state-dir", stateDir, "--metrics", "127.0.0.1:0",
 	}, options...)
+	return launchCommand(t, exec.Command("env", words...), output, stateDir)
+}
+
+// launchCommand is launchInto for a command line that ends in tmemd.
+func launchCommand(t *testing.T, c *exec.Cmd, output *os.File, stateDir string) *daemon {
+	t.Helper()
 	d := &daemon{t: t, stateDir: stateDir, exited: make(chan struct{})}
 	// Not the test's context: that ends before the cleanups.
-	d.process = exec.Command("env", words...)
+	d.process = c
 	d.process.Stdout, d.process.Stderr = output, output
-	d.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if d.process.SysProcAttr == nil {
+		d.process.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	d.process.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	if err := d.process.Start(); err != nil {
 		t.Fatal(err)
 	}

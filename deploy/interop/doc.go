@@ -13,6 +13,9 @@
 //	stuckdisk_test.go   storage that does not answer
 //	diskfull_test.go    storage without room
 //	vanish_test.go      clients that go away in the middle of a request
+//	tls_test.go         TLS with certificates of clients: nbdinfo, nbdcopy, qemu-io,
+//	                    qemu-img, qemu-nbd, nbdkit; who is refused; a reload
+//	activation_test.go  sockets of a service manager; no descriptors left
 //	signal_test.go      SIGKILL and what the next start says; a lost terminal or log
 //	loopdevice_test.go  storage on a block device
 //

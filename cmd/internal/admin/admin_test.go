@@ -49,6 +49,10 @@ func (s *fakeService) Status() Status {
 	return Status{Version: "v0.1.0", PID: 4711, Phase: PhaseServing, Listen: []string{"unix:///run/nbd.sock"}, Exports: s.Exports()}
 }
 
+func (s *fakeService) Reload() (TLS, error) {
+	return TLS{Required: true, Certificate: "server", Expires: time.Unix(1800000000, 0).UTC()}, nil
+}
+
 func (s *fakeService) Exports() []Export {
 	return []Export{{Name: "swap", SizeBytes: 8 << 30, Pages: PagesByOwner{Storage: 12, Backends: map[string]int64{"zcache": 30}}}}
 }

@@ -48,6 +48,12 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	return s, err
 }
 
+// Reload has certificates read anew.
+func (c *Client) Reload(ctx context.Context) (told TLS, err error) {
+	err = c.ask(ctx, http.MethodPost, "/v1/reload", nil, &told)
+	return told, err
+}
+
 // Exports asks for the exports.
 func (c *Client) Exports(ctx context.Context) (e []Export, err error) {
 	err = c.ask(ctx, http.MethodGet, "/v1/exports", nil, &e)

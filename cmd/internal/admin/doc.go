@@ -6,6 +6,7 @@
 // The daemon implements [Service] and runs a [Server]; tmemctl uses the [Client].
 //
 //	GET  /v1/status                  → Status
+//	POST /v1/reload                  → TLS
 //	GET  /v1/exports                 → []Export
 //	POST /v1/exports  CreateRequest  → 201 Export
 //	POST /v1/exports/NAME/delete  DeleteRequest → DeleteRequest

@@ -19,6 +19,9 @@ type Service interface {
 	Exports() []Export
 	Backends() []Backend
 
+	// Reload reads certificates anew, and says what they are now.
+	Reload() (TLS, error)
+
 	// SetExport changes an export and returns it.
 	SetExport(name string, settings ExportSettings) (Export, error)
 
@@ -82,6 +85,14 @@ func NewServer(service Service, log *slog.Logger) *Server {
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, service.Status()) })
 	mux.HandleFunc("GET /v1/exports", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, service.Exports()) })
 	mux.HandleFunc("GET /v1/backends", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, service.Backends()) })
+	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {
+		told, err := service.Reload()
+		if err != nil {
+			s.refuse(w, err)
+			return
+		}
+		s.answer(w, http.StatusOK, told)
+	})
 	mux.HandleFunc("POST /v1/backends", s.load)
 	s.handleLifecycle(mux)
 	mux.HandleFunc("POST /v1/exports", func(w http.ResponseWriter, r *http.Request) {

@@ -24,6 +24,15 @@ type Status struct {
 	Backends []Backend    `json:"backends"`
 	Clients  []Attachment `json:"clients"`
 	Memory   []Memory     `json:"memory"`
+	TLS      *TLS         `json:"tls,omitempty"` // of NBD over TCP; left out if it is off
+}
+
+// TLS is how NBD is encrypted.
+type TLS struct {
+	Required           bool      `json:"required"`
+	ClientCertificates bool      `json:"client_certificates"` // clients have to show one
+	Certificate        string    `json:"certificate"`         // the name in the server's
+	Expires            time.Time `json:"expires"`
 }
 
 // Export is one export.
@@ -97,8 +106,12 @@ type Progress struct {
 
 // Attachment is one NBD connection in use.
 type Attachment struct {
-	Remote string    `json:"remote"`
-	PID    int32     `json:"pid,omitempty"` // of a Unix socket's other end
+	Remote string `json:"remote"`
+	PID    int32  `json:"pid,omitempty"` // of a Unix socket's other end
+
+	Encrypted   bool   `json:"encrypted,omitempty"`
+	Certificate string `json:"certificate,omitempty"` // the name in the client's
+
 	Export string    `json:"export"`
 	Since  time.Time `json:"since"`
 }
@@ -128,6 +141,8 @@ type CreateRequest struct {
 	Size         string `json:"size"`                   // "8GiB", "100%" of RAM
 	Storage      string `json:"storage,omitempty"`      // default: NAME.img in the state folder
 	Writethrough string `json:"writethrough,omitempty"` // default: off
+
+	Allow []string `json:"allow,omitempty"` // who may open it; default: no rules
 }
 
 // DeleteRequest asks for an export to be deleted.

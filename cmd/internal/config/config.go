@@ -36,6 +36,7 @@ type Export struct {
 	Storage    string
 
 	Writethrough tier.Writethrough // to begin with
+	Allow        []string          // who may open it, as ParseAccess takes it; nil has no rules
 }
 
 // Backend is one backend to load at start.

@@ -12,7 +12,8 @@
 //
 //	G1  A Config that Parse returned is complete: every size is in bytes, every
 //	    path is absolute, every name is unique, and every folder that the
-//	    settings name was there.
+//	    settings name was there. So were certificates and keys, and fit each
+//	    other.
 //	G2  All that is wrong with the settings is reported at once. Only a file that
 //	    is not TOML ends the search early.
 //	G3  Nothing is created, opened for writing or changed here, so that --check

@@ -59,6 +59,7 @@ func (p *parser) export(key string, entry fileExport) {
 		}
 		e.Writethrough = mode
 	}
+	p.access(key+".allow", entry.Allow, &e)
 	p.config.Exports = append(p.config.Exports, e)
 }
 

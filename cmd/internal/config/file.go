@@ -32,7 +32,8 @@ type fileExport struct {
 	Size    literal `toml:"size"`
 	Storage *string `toml:"storage"`
 
-	Writethrough *string `toml:"writethrough"`
+	Writethrough *string  `toml:"writethrough"`
+	Allow        []string `toml:"allow"`
 }
 
 type fileBackend struct {
@@ -49,6 +50,17 @@ type fileNBD struct {
 	BufferSize       literal `toml:"buffer_size"`
 	HandshakeTimeout *string `toml:"handshake_timeout"`
 	StallTimeout     *string `toml:"stall_timeout"`
+	SocketMode       literal `toml:"socket_mode"`
+	SocketOwner      literal `toml:"socket_owner"`
+	SocketGroup      literal `toml:"socket_group"`
+	TLS              fileTLS `toml:"tls"`
+}
+
+type fileTLS struct {
+	Mode        *string `toml:"mode"`
+	Certificate *string `toml:"certificate"`
+	Key         *string `toml:"key"`
+	ClientCA    *string `toml:"client_ca"`
 }
 
 // literal is a TOML string or number as it was written, so that size = 4096 and
@@ -72,6 +84,7 @@ var keys = []struct{ name, example string }{
 	{"export.size", `size = "8GiB"`},
 	{"export.storage", `storage = "/var/lib/tmemd/swap.img"`},
 	{"export.writethrough", `writethrough = "async"`},
+	{"export.allow", `allow = ["cert:client1", "uid:1000", "gid:1000"]`},
 	{"backend", `[[backend]] on a line of its own, then its keys`},
 	{"backend.kind", `kind = "zcache"`},
 	{"backend.name", `name = "zcache"`},
@@ -84,6 +97,14 @@ var keys = []struct{ name, example string }{
 	{"nbd.buffer_size", `buffer_size = "128MiB"`},
 	{"nbd.handshake_timeout", `handshake_timeout = "10s"`},
 	{"nbd.stall_timeout", `stall_timeout = "2m"`},
+	{"nbd.socket_mode", `socket_mode = "0660"`},
+	{"nbd.socket_owner", `socket_owner = "root"`},
+	{"nbd.socket_group", `socket_group = "disk"`},
+	{"nbd.tls", `[nbd.tls] on a line of its own, then its keys`},
+	{"nbd.tls.mode", `mode = "required"`},
+	{"nbd.tls.certificate", `certificate = "/etc/tmemd/server.crt"`},
+	{"nbd.tls.key", `key = "/etc/tmemd/server.key"`},
+	{"nbd.tls.client_ca", `client_ca = "/etc/tmemd/clients.crt"`},
 }
 
 // readFile decodes a configuration file. The positions are good for errors in

@@ -16,6 +16,9 @@ type NBD struct {
 	BufferSize       int64 // bytes
 	HandshakeTimeout time.Duration
 	StallTimeout     time.Duration
+
+	Socket Socket
+	TLS    TLS
 }
 
 const (
@@ -32,6 +35,8 @@ func (p *parser) nbd() {
 	p.nbdTimeout("nbd.handshake_timeout", f.HandshakeTimeout, &c.HandshakeTimeout)
 	p.nbdTimeout("nbd.stall_timeout", f.StallTimeout, &c.StallTimeout)
 	p.nbdBuffers("nbd.buffer_size", f.BufferSize)
+	p.socket()
+	p.tls()
 }
 
 func (p *parser) nbdCount(key string, entry *int64, to *int) {

@@ -46,9 +46,9 @@ func Parse(args []string, host Host) (*Config, Action, error) {
 	p.listen()
 	p.metrics()
 	p.logLevel()
+	p.nbd() // before exports: their rules depend on TLS
 	p.exports()
 	p.backends()
-	p.nbd()
 	if len(p.errs) > 0 {
 		return nil, action, errors.Join(p.errs...)
 	}

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -55,14 +56,14 @@ func TestDefaults(t *testing.T) {
 	if config.Metrics != "127.0.0.1:9757" || config.MetricsChosen {
 		t.Errorf("Metrics = %q, chosen %v", config.Metrics, config.MetricsChosen)
 	}
-	if len(config.Exports) != 1 || config.Exports[0] != (Export{Name: "swap", Size: 16 * gib, Storage: state + "/swap.img"}) {
+	if len(config.Exports) != 1 || !reflect.DeepEqual(config.Exports[0], Export{Name: "swap", Size: 16 * gib, Storage: state + "/swap.img"}) {
 		t.Errorf("Exports = %+v", config.Exports)
 	}
 	size := int64(16*gib) / 5 >> 20 << 20
 	if len(config.Backends) != 1 || config.Backends[0] != (Backend{Kind: "zcache", Name: "zcache", Size: size}) {
 		t.Errorf("Backends = %+v, want a size of %d", config.Backends, size)
 	}
-	if config.NBD != (NBD{}) {
+	if config.NBD != (NBD{Socket: Socket{Mode: 0o600, Owner: -1, Group: -1}}) {
 		t.Errorf("NBD = %+v", config.NBD)
 	}
 }
@@ -114,7 +115,7 @@ stall_timeout = "3m"
 		{Name: "swap", Size: 32 * gib, SizeChosen: true, Storage: dir + "/state/swap.img"},
 		{Name: "scratch", Size: gib, SizeChosen: true, Storage: dir + "/scratch.img"},
 	}
-	if len(config.Exports) != 2 || config.Exports[0] != exports[0] || config.Exports[1] != exports[1] {
+	if !reflect.DeepEqual(config.Exports, exports) {
 		t.Errorf("Exports = %+v, want %+v", config.Exports, exports)
 	}
 	if b := config.Backends; len(b) != 2 || b[0].Name != "zcache" || b[0].Size != 512<<20 || b[1].Name != "second" {
@@ -123,6 +124,7 @@ stall_timeout = "3m"
 	nbd := NBD{
 		MaxConnections: 8, MaxHandshakes: 4, Workers: 16, MaxOutstanding: 12, BufferSize: 64 << 20,
 		HandshakeTimeout: 5 * time.Second, StallTimeout: 3 * time.Minute,
+		Socket: Socket{Mode: 0o600, Owner: -1, Group: -1},
 	}
 	if config.NBD != nbd {
 		t.Errorf("NBD = %+v, want %+v", config.NBD, nbd)

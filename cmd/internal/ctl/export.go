@@ -95,6 +95,7 @@ func (t *tool) exportCreate() *cobra.Command {
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	command.Flags().StringVar(&request.Size, "size", "", "`size` of the export, such as 8GiB or 100% of RAM")
+	command.Flags().StringArrayVar(&request.Allow, "allow", nil, "`rule` about who may open it: cert:NAME, uid:NUMBER or gid:NUMBER; may be repeated")
 	command.Flags().StringVar(&request.Storage, "storage", "", "`path` of its storage (default: NAME.img in the daemon's folder)")
 	command.Flags().StringVar(&request.Writethrough, "writethrough", "", "`mode`: off, async or sync (default off)")
 	return command

@@ -42,6 +42,9 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) {
 	fmt.Fprintf(w, "tmemd %s, process %d, up %s, %s\n", s.Version, s.PID, now.Sub(s.Started).Round(time.Second), phaseTexts[s.Phase])
 	fmt.Fprintf(w, "folder   %s\n", s.StateDir)
 	fmt.Fprintf(w, "nbd      %s\n", strings.Join(s.Listen, "  "))
+	if s.TLS != nil {
+		fmt.Fprintf(w, "tls      %s\n", tlsLine(*s.TLS))
+	}
 	if s.Metrics != "" {
 		fmt.Fprintf(w, "metrics  %s\n", s.Metrics)
 	}
@@ -148,10 +151,17 @@ func printClients(w io.Writer, clients []admin.Attachment, now time.Time) {
 }
 
 func clientName(c admin.Attachment) string {
+	name := c.Remote
 	if c.PID != 0 {
-		return fmt.Sprintf("process %d", c.PID)
+		name = fmt.Sprintf("process %d", c.PID)
 	}
-	return c.Remote
+	switch {
+	case c.Certificate != "":
+		return fmt.Sprintf("%s (%s)", name, plainName(c.Certificate))
+	case c.Encrypted:
+		return name + " (TLS)"
+	}
+	return name
 }
 
 func printMemory(w io.Writer, memory []admin.Memory) {

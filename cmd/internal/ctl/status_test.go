@@ -15,6 +15,7 @@ func TestPrintStatus(t *testing.T) {
 		Version: "v0.1.0", PID: 4711, Started: now.Add(-3*time.Hour - 5*time.Second), Phase: admin.PhaseDraining,
 		StateDir: "/var/lib/tmemd", Listen: []string{"unix:///var/lib/tmemd/nbd.sock", "tcp://127.0.0.1:10809"},
 		Metrics: "http://127.0.0.1:9757/metrics",
+		TLS:     &admin.TLS{Required: true, ClientCertificates: true, Certificate: "swap7.example.org", Expires: time.Unix(1800000000, 0)},
 		Exports: []admin.Export{{
 			Name: "swap", SizeBytes: 8 << 30, Clients: 2, Loads: 1500, SuccStores: 2600, FailedStores: 31,
 			Pages:  admin.PagesByOwner{None: 2094000, Storage: 1024, Hole: 128, Backends: map[string]int64{"zcache": 1900, "old": 100}},
@@ -34,6 +35,9 @@ func TestPrintStatus(t *testing.T) {
 		Clients: []admin.Attachment{
 			{Remote: "unix", PID: 812, Export: "swap", Since: now.Add(-time.Hour)},
 			{Remote: "127.0.0.1:41234", Export: "swap", Since: now.Add(-90 * time.Second)},
+			{Remote: "10.0.0.7:5", Encrypted: true, Certificate: "host7", Export: "swap", Since: now},
+			{Remote: "10.0.0.8:5", Encrypted: true, Certificate: "evil\n name", Export: "swap", Since: now},
+			{Remote: "10.0.0.9:5", Encrypted: true, Export: "swap", Since: now},
 		},
 		Memory: []admin.Memory{{Purpose: "page map", Mapped: 16 << 20, Resident: 128 << 10}},
 	}
@@ -42,6 +46,7 @@ func TestPrintStatus(t *testing.T) {
 	want := `tmemd v0.1.0, process 4711, up 3h0m5s, stopping: moving pages to storage
 folder   /var/lib/tmemd
 nbd      unix:///var/lib/tmemd/nbd.sock  tcp://127.0.0.1:10809
+tls      required on TCP, clients show certificates, ours is swap7.example.org, good until 2027-01-15 08:00:00
 metrics  http://127.0.0.1:9757/metrics
 
 EXPORT   SIZE  CLIENTS  BACKENDS  STORAGE    HOLES  UNTOUCHED  LOADS  STORES  REFUSED  ERRORS
@@ -54,9 +59,12 @@ sick     zcache    failed      0 B     0 B    0 B      -            0        0  
 unloading old: 75 %, 400 KiB left, 200 KiB/s, 2s
 sick is failed: out of memory
 
-CLIENT           EXPORT     FOR
-process 812        swap  1h0m0s
-127.0.0.1:41234    swap   1m30s
+CLIENT                      EXPORT     FOR
+process 812                   swap  1h0m0s
+127.0.0.1:41234               swap   1m30s
+10.0.0.7:5 (host7)            swap      0s
+10.0.0.8:5 ("evil\n name")    swap      0s
+10.0.0.9:5 (TLS)              swap      0s
 
 MEMORY FOR    TAKEN  MAPPED
 page map    128 KiB  16 MiB

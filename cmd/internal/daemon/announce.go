@@ -8,6 +8,7 @@ import (
 
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/nbd"
 )
 
 // Announcement is what the user is told at the start: what is served, where, and
@@ -25,9 +26,9 @@ func (d *Daemon) Announcement() string {
 		fmt.Fprintf(&b, "  backend  none: pages go to storage\n")
 	}
 	for _, a := range d.bound {
-		fmt.Fprintf(&b, "  nbd      %s\n", a)
+		fmt.Fprintf(&b, "  nbd      %s%s\n", a, d.tlsNote(a.Address))
 	}
-	fmt.Fprintf(&b, "  admin    unix://%s\n", d.folder.Path("admin.sock"))
+	fmt.Fprintf(&b, "  admin    %s\n", d.adminAddr)
 	if d.metrics != nil {
 		fmt.Fprintf(&b, "  metrics  %s\n", metricsURL(d.metricsAddr))
 	}
@@ -36,15 +37,30 @@ func (d *Daemon) Announcement() string {
 			fmt.Fprintf(&b, "\nto swap to it on this host, as root:\n")
 		} else {
 			fmt.Fprintf(&b, "\nto swap to it by way of %s, as root on the other host:\n", a)
+			if d.config.NBD.TLS.Mode == nbd.TLSRequired {
+				fmt.Fprintf(&b, "  (add -cacertfile FILE to nbd-client, and -certfile FILE -keyfile FILE if certificates are asked for)\n")
+			}
 		}
 		fmt.Fprintf(&b, "  modprobe nbd\n")
 		for i, e := range d.list() {
-			fmt.Fprintf(&b, "  nbd-client %s /dev/nbd%d -N %s -b %d\n", clientAddress(a), i, e.Name, pageSize)
+			fmt.Fprintf(&b, "  nbd-client %s /dev/nbd%d -N %s -b %d\n", clientAddress(a.Address), i, e.Name, pageSize)
 			fmt.Fprintf(&b, "  mkswap /dev/nbd%d\n", i)
 			fmt.Fprintf(&b, "  swapon --discard /dev/nbd%d\n", i)
 		}
 	}
 	return b.String()
+}
+
+// tlsNote says how an address is encrypted.
+func (d *Daemon) tlsNote(a config.Address) string {
+	t := d.showTLS()
+	switch {
+	case t == nil || a.Network == "unix":
+		return ""
+	case !t.Required:
+		return ", TLS if the client likes"
+	}
+	return ", with TLS"
 }
 
 // clientAddress is how nbd-client is told an address.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 
+	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
 
 	"github.com/tmemd/tmemd/cmd/internal/cli"
@@ -49,20 +50,28 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	// From here on a signal finds somebody who brings pages to safety.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
-	// A terminal that is closed asks for the same, unless nohup said otherwise.
-	if !signal.Ignored(unix.SIGHUP) {
+	// A terminal that is closed asks for the same, unless nohup said otherwise. A
+	// daemon that has none is asked to read certificates anew.
+	hangups := make(chan os.Signal, 1)
+	switch {
+	case signal.Ignored(unix.SIGHUP):
+	case hasTerminal():
 		signal.Notify(signals, unix.SIGHUP)
+	default:
+		signal.Notify(hangups, unix.SIGHUP)
 	}
 	defer signal.Stop(signals)
+	defer signal.Stop(hangups)
 	// Whoever reads the log may go away; that must not end us, as it would by
 	// default, with pages in memory.
 	signal.Ignore(unix.SIGPIPE)
 
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: c.LogLevel}))
-	d, err := Open(Options{Config: c, Version: version, RAM: host.RAM, BootID: bootID, Log: log})
+	d, err := Open(Options{Config: c, Version: version, RAM: host.RAM, BootID: bootID, Log: log, Inherited: activation.Files(true)})
 	if err != nil {
 		return err
 	}
+	defer d.reloadOn(hangups)()
 	return d.Run(signals, func() {
 		if _, err := io.WriteString(stdout, d.Announcement()); err != nil {
 			log.Warn("cannot print how to attach", "error", err)

@@ -35,6 +35,10 @@ func (s service) CreateExport(r admin.CreateRequest) (admin.Export, error) {
 		}
 		e.Writethrough = mode
 	}
+	if _, wrong := config.CheckAccess(r.Allow, s.d.config.NBD.TLS); wrong != nil {
+		return admin.Export{}, bad("allow: ", wrong)
+	}
+	e.Allow = r.Allow
 	if e.Storage == "" {
 		e.Storage = s.d.folder.Path(e.Name + ".img")
 	}
@@ -179,7 +183,7 @@ func (d *Daemon) delete(e *export, removeStorage bool) error {
 	remembered := d.deleted
 	if !removeStorage {
 		gone := e.state()
-		gone.Created, gone.Deleted, gone.Writethrough = false, true, ""
+		gone.Created, gone.Deleted, gone.Writethrough, gone.Allow = false, true, "", nil
 		d.deleted = append(slices.Clone(d.deleted), gone)
 	}
 	d.remove(e)

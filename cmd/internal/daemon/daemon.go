@@ -34,6 +34,10 @@ type Options struct {
 	BootID  string // of this boot of the machine
 	Log     *slog.Logger
 
+	// Inherited are sockets that the service manager listens on, by the names
+	// that it gave them. The daemon closes them.
+	Inherited []*os.File
+
 	// OpenStorage opens the storage of an export. Nil opens its file or device;
 	// tests put faults between.
 	OpenStorage func(config.Export) (tier.Storage, error)
@@ -54,7 +58,8 @@ type Daemon struct {
 	admin       *admin.Server
 	metrics     *metrics.Server // nil if metrics are off
 	metricsAddr string
-	bound       []config.Address // where NBD is served
+	adminAddr   config.Address
+	bound       []bound // where NBD is served
 
 	phase   atomic.Int32 // a phase
 	loading sync.Mutex   // see the package comment
@@ -62,6 +67,9 @@ type Daemon struct {
 
 	mu  sync.Mutex
 	nbd *nbd.Server // guarded by mu
+
+	keys      atomic.Pointer[nbd.TLSKeys] // nil if TLS is off
+	reloading sync.Mutex                  // one reload at a time
 
 	deleted []state.Export // guarded by loading once the daemon runs
 
@@ -117,6 +125,9 @@ func (d *Daemon) open() (err error) {
 		return err
 	}
 	d.exports, d.deleted = p.exports, p.deleted
+	if err := d.loadKeys(); err != nil {
+		return err
+	}
 	if err := d.bind(); err != nil {
 		return err
 	}
@@ -182,20 +193,13 @@ func (d *Daemon) saveState(clean bool) error {
 
 // bind takes every address before anything is changed on storage.
 func (d *Daemon) bind() error {
-	for i, a := range d.config.Listen {
-		l, err := listen(a)
-		if err != nil {
-			return d.config.Fault(fmt.Sprintf("listen[%d]", i), cureListen(a, err), err)
-		}
-		d.listeners.nbd = append(d.listeners.nbd, l)
-		d.bound = append(d.bound, boundAddress(a, l))
+	if err := d.bindNBD(); err != nil {
+		return err
 	}
-	a := config.Address{Network: "unix", Address: d.folder.Path("admin.sock")}
-	l, err := listen(a)
-	if err != nil {
-		return d.config.Fault("state_dir", cureListen(a, err), err)
+	if err := d.bindAdmin(); err != nil {
+		return err
 	}
-	d.listeners.admin = l
+	d.warnSockets()
 	d.admin = admin.NewServer(service{d}, d.log)
 	return d.bindMetrics()
 }
@@ -205,13 +209,13 @@ func (d *Daemon) bindMetrics() error {
 		return nil
 	}
 	a := config.Address{Network: "tcp", Address: d.config.Metrics}
-	l, err := listen(a)
+	l, err := listen(a, config.Socket{})
 	if errors.Is(err, errTaken) && !d.config.MetricsChosen {
 		// The default belongs to whoever came first; several daemons on one
 		// machine need not be told about each other.
 		d.log.Warn("the default address for metrics is taken, using another port", "address", a.Address)
 		a.Address = "127.0.0.1:0"
-		l, err = listen(a)
+		l, err = listen(a, config.Socket{})
 	}
 	if err != nil {
 		return d.config.Fault("metrics", cureListen(a, err), err)
@@ -306,6 +310,7 @@ func (d *Daemon) newNBD() (*nbd.Server, error) {
 		MaxOutstanding:   limits.MaxOutstanding,
 		BufferBytes:      limits.BufferSize,
 		StallTimeout:     limits.StallTimeout,
+		TLS:              nbd.TLS{Mode: limits.TLS.Mode, Keys: d.keys.Load},
 	}
 	for _, e := range d.list() {
 		c.Exports = append(c.Exports, e.nbd())
@@ -323,6 +328,9 @@ func (d *Daemon) server() *nbd.Server {
 // that backends hold are dropped.
 func (d *Daemon) close() error {
 	var errs []error
+	for _, f := range d.options.Inherited {
+		errs = append(errs, f.Close())
+	}
 	for _, l := range append(d.listeners.nbd, d.listeners.admin, d.listeners.metrics) {
 		if l != nil {
 			errs = append(errs, l.Close())

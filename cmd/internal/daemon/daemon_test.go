@@ -604,7 +604,7 @@ func TestStaleSocket(t *testing.T) {
 	must(t, err)
 	dead.SetUnlinkOnClose(false)
 	must(t, dead.Close())
-	l, err := listen(config.Address{Network: "unix", Address: path})
+	l, err := listen(config.Address{Network: "unix", Address: path}, config.Socket{Mode: 0o600, Owner: -1, Group: -1})
 	must(t, err)
 	defer l.Close()
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
@@ -638,7 +638,7 @@ func TestAnnouncement(t *testing.T) {
 	d, err := Open(options(t, dir, log, "--size", "4MiB", "--listen", "unix://"+dir+"/nbd.sock", "--listen", "tcp://127.0.0.1:0"))
 	must(t, err)
 	got := d.Announcement()
-	_, port, err := net.SplitHostPort(d.bound[1].Address)
+	_, port, err := net.SplitHostPort(d.bound[1].Address.Address)
 	must(t, err)
 	must(t, d.close())
 	for _, line := range []string{

@@ -26,6 +26,8 @@
 //	    wants to see it gone joins it. It puts an end to a shrink or migration.
 //	E5  No backend is registered from the moment in which a stop begins, but by a
 //	    replacement that was under way, which the stop waits for.
+//	E6  Certificates that cannot be used never replace ones that can. A reload
+//	    changes nothing else, and may come at any time.
 //
 // # Exports
 //
@@ -35,11 +37,18 @@
 // so an export of the same name that the configuration brings back finds it
 // emptied. Both are noted before the request is answered.
 //
+// # Sockets
+//
+// Sockets that a service manager hands over (Options.Inherited) replace all that
+// the configuration names. They stay open until the daemon ends, whatever is
+// accepted from them: clients that come meanwhile wait.
+//
 // # Locks
 //
 // loading is held to load a backend, to begin to replace one, to create or
 // delete an export, and to begin a stop (E5); moves.mu below it, for a moment each time. mu guards what the NBD server is replaced in and
-// exportsMu the list of exports; nothing but devices' own locks is below them.
+// exportsMu the list of exports; nothing but devices' own locks is below them. reloading is held over one
+// reload; nothing is below it.
 //
 // # Not promised
 //

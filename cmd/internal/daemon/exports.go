@@ -28,13 +28,18 @@ func (e *export) state() state.Export {
 		if e.device != nil {
 			mode = e.device.Writethrough()
 		}
-		s.Writethrough = mode.String()
+		s.Writethrough, s.Allow = mode.String(), e.Allow
 	}
 	return s
 }
 
 func (e *export) nbd() nbd.Export {
-	return nbd.Export{Name: e.Name, Description: "swap through tmemd", Device: e.device}
+	access, err := config.ParseAccess(e.Allow)
+	if err != nil {
+		// Checked before, or damaged in state.json: then better nobody.
+		access = &nbd.Access{}
+	}
+	return nbd.Export{Name: e.Name, Description: "swap through tmemd", Device: e.device, Access: access}
 }
 
 // list is a snapshot of the exports.

@@ -16,8 +16,8 @@ import (
 var errTaken = errors.New("somebody else serves on it")
 
 // listen binds an address. A socket file that nobody answers on is what a dead
-// process left, and is replaced; only this user may connect to a new one.
-func listen(a config.Address) (net.Listener, error) {
+// process left, and is replaced; who may connect to a new one is access.
+func listen(a config.Address, access config.Socket) (net.Listener, error) {
 	if a.Network != "unix" {
 		l, err := net.Listen(a.Network, a.Address)
 		if errors.Is(err, unix.EADDRINUSE) {
@@ -35,7 +35,11 @@ func listen(a config.Address) (net.Listener, error) {
 	// In a folder that others may enter they could connect until now, but
 	// nobody has been accepted yet: permissions count when a client connects,
 	// and the process's umask keeps others out from the start.
-	if err := os.Chmod(a.Address, 0o600); err != nil {
+	err = os.Lchown(a.Address, access.Owner, access.Group) // -1 changes nothing
+	if err == nil {
+		err = os.Chmod(a.Address, access.Mode)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen on %s: %w", a, err), l.Close())
 	}
 	return l, nil

@@ -80,7 +80,7 @@ func (p *plan) addCreated(last state.State) {
 			// A mode that is not known is off.
 			mode, _ := tier.ParseWritethrough(before.Writethrough)
 			p.exports = append(p.exports, &export{created: true, Export: config.Export{
-				Name: before.Name, Size: before.Size, SizeChosen: true, Storage: before.Storage, Writethrough: mode,
+				Name: before.Name, Size: before.Size, SizeChosen: true, Storage: before.Storage, Writethrough: mode, Allow: before.Allow,
 			}})
 		}
 	}

@@ -51,6 +51,7 @@ func (s service) Status() admin.Status {
 		Backends: showBackends(snapshot.Backends),
 		Clients:  showClients(d.server().Clients()),
 		Memory:   []admin.Memory{},
+		TLS:      d.showTLS(),
 	}
 	for _, a := range d.bound {
 		status.Listen = append(status.Listen, a.String())
@@ -189,7 +190,7 @@ func showBackend(b frontswap.BackendStatus) admin.Backend {
 func showClients(list []nbd.Client) []admin.Attachment {
 	shown := []admin.Attachment{}
 	for _, c := range list {
-		a := admin.Attachment{Remote: c.Remote, Export: c.Export, Since: c.Since}
+		a := admin.Attachment{Remote: c.Remote, Export: c.Export, Since: c.Since, Encrypted: c.Encrypted, Certificate: c.Certificate}
 		if c.Credentials != nil {
 			a.PID = c.Credentials.PID
 		}

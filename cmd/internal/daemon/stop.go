@@ -208,8 +208,8 @@ func (d *Daemon) resume() {
 		}
 	}
 	var errs []error
-	for _, a := range d.bound {
-		l, err := listen(a)
+	for _, b := range d.bound {
+		l, err := d.listenAgain(b)
 		if err != nil {
 			errs = append(errs, err)
 			continue

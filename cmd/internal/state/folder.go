@@ -29,8 +29,9 @@ type Export struct {
 
 	// Created says that the export was made by a request, not by the
 	// configuration: the next run serves it too.
-	Created      bool   `json:"created,omitempty"`
-	Writethrough string `json:"writethrough,omitempty"` // of a created one
+	Created      bool     `json:"created,omitempty"`
+	Writethrough string   `json:"writethrough,omitempty"` // of a created one
+	Allow        []string `json:"allow,omitempty"`        // of a created one: who may open it
 
 	// Deleted says that the export is gone and its storage is left, with content
 	// that is not whole: whoever uses it under this name again empties it.
