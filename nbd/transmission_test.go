@@ -270,22 +270,6 @@ func TestHalfClose(t *testing.T) {
 }
 
 // N1: a WRITE that is cut off anywhere is not applied, whichever way it goes.
-func TestWriteCut(t *testing.T) {
-	for way, device := range devices(1 << 20) {
-		s := startServer(t, Config{Exports: []Export{{Name: "swap", Device: device}}})
-		before := device.bytes()
-		whole := requestBytes(0, wireWrite, 1, 0, 300, filled(300)...)
-		for n := range whole {
-			c := s.attached(t, "swap")
-			c.send(whole[:n])
-			c.Close()
-		}
-		eventually(t, "all connections are gone", func() bool { return s.Stats().Connections.Now == 0 })
-		if !bytes.Equal(device.bytes(), before) {
-			t.Errorf("%s: a part of a write was applied", way)
-		}
-	}
-}
 
 // The same for payloads that go through borrowed memory, which has to come back.
 func TestLargeWriteCut(t *testing.T) {

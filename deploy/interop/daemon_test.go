@@ -44,6 +44,7 @@ type export struct {
 		Backends map[string]int64 `json:"backends"`
 	} `json:"pages"`
 	SuccStores uint64            `json:"succ_stores"`
+	Loads      uint64            `json:"loads"`
 	LoadErrors uint64            `json:"load_errors"`
 	Errors     map[string]uint64 `json:"errors"`
 	Storage    struct {
