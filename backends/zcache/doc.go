@@ -98,7 +98,7 @@
 //
 // The arena is two sharedmem regions, "zcache arena" and its chunk table, of 24
 // bytes for each 64 KiB ever in use. Beside it, on the Go heap, there are four
-// compressors for each processor (at least 16) of 52 KiB, of which those that
+// compressors for each processor (at least 16) of 12 KiB, of which those that
 // were never in use at once stay untouched; the queue of staged pages, 24 bytes
 // for each of up to 16,384; and, once zstd is used, 1.3 MiB for each encoder that
 // was in use at once, one for each processor. Close leaves these to the garbage
