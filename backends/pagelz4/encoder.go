@@ -126,10 +126,7 @@ func (e *Encoder) Encode(dst *[Bound]byte, page *[PageSize]byte, limit int) int 
 			written = writeSequence(dst, written, page, pending, literals, start-from, length)
 		}
 		pending, at = end, end
-		if written > limit {
-			return 0
-		}
-		if at > lastWindow {
+		if written > limit || at > lastWindow {
 			break
 		}
 		table[hash(load64(page, end-2))] = uint16(end - 2)

@@ -38,8 +38,10 @@ func reference(block []byte) ([]byte, error) {
 			return nil, fmt.Errorf("offset %d at %d", offset, len(page))
 		}
 		lastMatch = len(page)
-		for range length {
-			page = append(page, page[len(page)-offset])
+		for from := len(page) - offset; length > 0; {
+			part := min(length, len(page)-from)
+			page = append(page, page[from:from+part]...)
+			from, length = from+part, length-part
 		}
 	}
 }
