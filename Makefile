@@ -32,6 +32,7 @@ unit: ## quick: no race detector, no outside programs
 
 race: deps ## unit, model and conformance tests under the race detector
 	$(GO) test -race -timeout 15m ./...
+	$(GO) test -tags purego ./backends/pagelz4 # with bounds checks
 
 interop: deps build ## NBD clients that others wrote, faults on real file systems
 	$(GO) test -tags interop -count=1 -timeout 15m -v ./deploy/interop

@@ -23,6 +23,11 @@
 //	every object may be moved (compaction), evicted to the next place (room),
 //	and is read now and then (scrub)
 //
+// lz4 blocks are written by an encoder made for pages (pagelz4, which has what was
+// tried) and read by the library's decoder. Against the library's encoder, on the
+// pages of this package's benchmarks: a store takes 5.0 µs instead of 6.8, a load
+// 1.4 instead of 1.6, and a page holds 1,580 bytes instead of 1,695.
+//
 // zstd instead of lz4 for new pages is a setting. Pages keep the codec that they
 // were written with. A page that looks random is never staged, so that the codec
 // can refuse it; what slips through has been acknowledged, is kept raw, counts
@@ -98,7 +103,7 @@
 //
 // The arena is two sharedmem regions, "zcache arena" and its chunk table, of 24
 // bytes for each 64 KiB ever in use. Beside it, on the Go heap, there are four
-// compressors for each processor (at least 16) of 52 KiB, of which those that
+// compressors for each processor (at least 16) of 12 KiB, of which those that
 // were never in use at once stay untouched; the queue of staged pages, 24 bytes
 // for each of up to 16,384; and, once zstd is used, 1.3 MiB for each encoder that
 // was in use at once, one for each processor. Close leaves these to the garbage
