@@ -29,10 +29,10 @@
 //	          quarter available; and 10 % available
 //	between   anything else                           anything else
 //
-//	strained for 3 looks   the target goes to 1/20 below what is held, at each look,
-//	(1, if half the time   but not below the floor; not while pages that were
-//	is waited)             evicted come straight back: they would need the memory
-//	                       again at once
+//	strained for 3 looks   the target goes down by 1/20 at each look, from what is
+//	(1, if half the time   held if that is less than three quarters of it; not below
+//	is waited)             the floor, and not while pages that were evicted come
+//	                       straight back: they would need the memory again at once
 //	calm for 3 looks       the target grows by 1/20 of the maximum, at each look
 //	between                stays
 //

@@ -150,9 +150,15 @@ func (s *Sizer) target(size Size, pool Pool) int64 {
 	target := size.Target
 	switch s.state {
 	case strained:
-		if !pool.Thrashing() {
-			target = min(target, size.Held-size.Held/Hysteresis)
+		if pool.Thrashing() {
+			break
 		}
+		// Taking from a target that is far away would do nothing. A pool that was
+		// full is a little below it, as pages go until some room is free again.
+		if size.Held < target/4*3 {
+			target = size.Held
+		}
+		target -= target / Hysteresis
 	case calm:
 		target += max(1, size.Max/Hysteresis)
 	}
