@@ -106,7 +106,7 @@ type Host interface {
 
 	// Refaults counts the pages that Evict moved to storage and that were loaded
 	// from there soon after: so soon that they would still be in memory had the
-	// backend a little more of it. A backend whose pages come straight back is to
+	// backend half as much again. A backend whose pages come straight back is to
 	// evict less.
 	Refaults() uint64
 }

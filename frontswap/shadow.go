@@ -8,15 +8,15 @@ import "github.com/tmemd/tmemd/backends"
 //	bit  0–39  the backend's count of evicted pages when it was evicted, modulo 2^40
 //	bit 40–44  the backend, as an owner; 0 if there is no shadow
 //
-// A page that is loaded from storage while fewer pages were evicted since than an
-// eighth of what the backend has came straight back: it would be in memory, had
-// eviction not been faster than need was. Whoever evicts is told how many do
+// A page that is loaded from storage while fewer pages were evicted since than half
+// of what the backend has came straight back: with half as much memory again it
+// would still be there. Whoever evicts is told how many do
 // ([backends.Host]) and slows down. A shadow counts once; it is a hint, and a
 // backend that took the place of another may see a few that are not its own.
 const (
 	shadowOwnerShift = 40
 	shadowClockMask  = 1<<shadowOwnerShift - 1
-	refaultWindow    = 8 // an eighth
+	refaultWindow    = 2 // half
 )
 
 // shadowWord is the word of a page that is being evicted from s to storage.

@@ -106,7 +106,11 @@ func (b *background) makeRoom() bool {
 // back.
 func (b *background) pauses() bool {
 	before := b.thrash.paused.Load()
-	now := b.thrash.pauses(b.host.Refaults(), time.Now())
+	now := b.thrash.pauses(uint64(b.arena.Stats().Objects), flow{
+		evicted:  b.moved[backends.MovedEvicted].Load(),
+		refused:  b.refused[backends.RefusedFull].Load(),
+		refaults: b.host.Refaults(),
+	}, time.Now())
 	if now && !before {
 		b.moved[backends.EvictionPaused].Add(1)
 	}
@@ -136,7 +140,6 @@ func (b *background) evict(n uint64) (uint64, error) {
 		return 0, context.Cause(b.ctx)
 	case r := <-done:
 		b.moved[backends.MovedEvicted].Add(r.moved)
-		b.thrash.evicted(r.moved)
 		if r.err != nil && b.ctx.Err() == nil {
 			b.moved[backends.EvictionFailed].Add(1)
 			b.log.Warn("pages cannot be evicted", "moved", r.moved, "error", r.err)

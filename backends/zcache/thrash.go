@@ -6,46 +6,54 @@ import (
 )
 
 const (
-	// thrashSample is how many pages are evicted between two judgements.
-	thrashSample = 256
-	// thrashPart: evicting pauses if one of so many evicted pages came straight back.
+	// Between two judgements a quarter of the pool's pages is evicted, at least
+	// thrashLeast: evictions come in batches, and what comes back while none is
+	// under way says little.
+	thrashLeast = 256
+	thrashShare = 4
+	// thrashPart: evicting pauses if more than one of so many pages that went to
+	// storage came straight back.
 	thrashPart = 3
 	// The pause doubles as long as that goes on.
 	thrashFirst = time.Second
 	thrashMost  = 32 * time.Second
 )
 
+// flow counts, from the beginning, what is judged.
+type flow struct {
+	evicted  uint64
+	refused  uint64 // stores refused for want of room: these pages went to storage too
+	refaults uint64
+}
+
 // thrash watches whether evicted pages come straight back, as zswap's shrinker
 // does by counting swap-ins from disk, and slows eviction down then. The one
 // goroutine that makes room owns all but paused.
 type thrash struct {
-	recent   uint64 // pages evicted since the last judgement
-	refaults uint64 // what the host counted up to then
-	pause    time.Duration
-	until    time.Time // of the pause
-	paused   atomic.Bool
+	judged flow // as of the last judgement
+	pause  time.Duration
+	until  time.Time // of the pause
+	paused atomic.Bool
 }
 
-func (t *thrash) evicted(pages uint64) { t.recent += pages }
-
-// pauses says whether nothing is to be evicted now. refaults is the host's count.
-func (t *thrash) pauses(refaults uint64, now time.Time) bool {
+// pauses says whether nothing is to be evicted now, from a pool of so many pages.
+func (t *thrash) pauses(pages uint64, f flow, now time.Time) bool {
 	if t.paused.Load() {
 		if now.Before(t.until) {
 			return true
 		}
 		// What came back meanwhile says nothing about the next pages.
 		t.paused.Store(false)
-		t.recent, t.refaults = 0, refaults
+		t.judged = f
 		return false
 	}
-	if t.recent < thrashSample {
+	evicted := f.evicted - t.judged.evicted
+	if evicted < max(thrashLeast, pages/thrashShare) {
 		return false
 	}
-	back := refaults - t.refaults
-	thrashing := back > t.recent/thrashPart
-	t.recent, t.refaults = 0, refaults
-	if !thrashing {
+	gone, back := evicted+f.refused-t.judged.refused, f.refaults-t.judged.refaults
+	t.judged = f
+	if back <= gone/thrashPart {
 		t.pause = 0
 		return false
 	}
