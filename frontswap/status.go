@@ -21,7 +21,7 @@ type BackendStatus struct {
 	// of that. It may be closed at any time.
 	Backend backends.Backend
 
-	Stats      backends.Stats
+	Stats backends.Stats
 }
 
 // Backends returns the registered backends in the order in which stores ask
