@@ -8,7 +8,7 @@ KERNELS     ?= 6.1,6.12
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
                python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev
 
-.PHONY: all build run test lint unit race interop e2e fuzz bench bench-nbd bench-memory soak deps clean
+.PHONY: all build run test lint unit race interop e2e fuzz bench bench-nbd bench-memory soak soak-resize deps clean
 
 all: build
 
@@ -53,6 +53,9 @@ bench-memory: ## memory for a page of a corpus of MIB MiB, beside a zram device;
 
 soak: ## MINUTES of random requests, operators and faults, checked for linearizability
 	SOAK_MINUTES=$(or $(MINUTES),10) $(GO) test -race -count=1 -timeout 0 -run TestLinearizable ./tier
+
+soak-resize: ## 1 GiB of pool to a quarter and back under load, every byte verified
+	RESIZE_MIB=1024 $(GO) test -count=1 -timeout 15m -v -run TestResizeUnderLoad ./tier
 
 deps: ## Debian packages that the tests use
 	@missing=; for p in $(PACKAGES); do \
