@@ -88,7 +88,7 @@ func TestSelfSizing(t *testing.T) {
 func TestKeepIncompressible(t *testing.T) {
 	const pages = 200
 	config := quiet(16 << 20)
-	config.KeepIncompressible, config.Staging = true, 1<<20
+	config.KeepIncompressible, config.Staging = true, 512<<10
 	h := newHosted(t, config, 2*pages)
 	for page := range uint64(pages) {
 		content := sneaky(page) // staged, and found out behind
