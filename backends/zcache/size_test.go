@@ -27,7 +27,7 @@ func (s *shortOf) Sample() (pressure.Sample, error) {
 // are evicted, none is lost, and what is held follows the limit.
 func TestSelfSizing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const pages = 8192
+		const pages = 6144
 		host := &shortOf{}
 		config := quiet(16 << 20)
 		config.SelfSizing, config.Floor, config.Pressure = true, 4<<20, host
@@ -152,8 +152,8 @@ func TestKeepNeedsHost(t *testing.T) {
 // kept in any case.
 func TestEvictionPauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const pages = 16384
-		h := newHosted(t, quiet(4<<20), pages)
+		const pages = 8192
+		h := newHosted(t, quiet(2<<20), pages)
 		next, back := uint64(0), true
 		write := func(n uint64) (refused uint64) {
 			for range n {
@@ -180,11 +180,11 @@ func TestEvictionPauses(t *testing.T) {
 		if h.moved(backends.MovedEvicted) != before {
 			t.Error("pages are evicted during the pause")
 		}
-		if err := h.cache.SetLimit(2 << 20); err != nil {
+		if err := h.cache.SetLimit(1 << 20); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(100 * time.Millisecond)
-		if held := h.cache.Stats().HeldBytes; held > 2<<20 || h.moved(backends.MovedEvicted) == before {
+		if held := h.cache.Stats().HeldBytes; held > 1<<20 || h.moved(backends.MovedEvicted) == before {
 			t.Errorf("%d bytes are held", held)
 		}
 		back = false
