@@ -153,7 +153,8 @@
 // less time, or 15 % less in the same time, but a load takes more than twice as
 // long, and a process waits for each of those, while stores are acknowledged before
 // they are compressed. What is not loaded for some time gets to 31 % less by zstd
-// anyhow; one more format to decode would buy 15 % for some minutes.
+// anyhow; one more format to decode would buy 15 % for some minutes. An encoder made
+// for pages, half as fast again as CCompat, leaves it less still.
 //
 // Giving a page that is read from storage back to the pool at once: the client has
 // it in its own memory then, and swap is written again if it changes.

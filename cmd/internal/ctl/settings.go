@@ -92,6 +92,7 @@ func (t *tool) completeSettings(c *cobra.Command, args []string, typed string) (
 
 func printBackend(w io.Writer, b admin.Backend) {
 	printBackends(w, []admin.Backend{b})
+	fmt.Fprintf(w, "in the last seconds tasks of this host waited for memory %.1f %% of the time\n", 100*b.Stall)
 	fmt.Fprintln(w)
 	rows := [][]string{{"SETTING", "VALUE"}}
 	for _, s := range b.Settings {
