@@ -64,8 +64,9 @@ func (t *tool) root(version string) *cobra.Command {
 	flags.StringVar(&t.socket, "socket", "", "`path` of the daemon's admin socket (default: admin.sock in its folder)")
 	flags.BoolVar(&t.json, "json", false, "print JSON")
 	root.AddCommand(t.status(), t.group("export", "Look at and change exports", t.exportList(), t.exportSet(), t.exportCreate(), t.exportDelete()),
-		t.group("backend", "Look at, load and unload backends", t.backendList(), t.backendShow(), t.backendSet(), t.backendLoad(), t.backendUnload(), t.backendReplace(),
-			t.backendFreeze(), t.backendThaw(), t.backendOrder(), t.backendShrink(), t.backendMigrate(), t.backendCancel()),
+		t.group("backend", "Look at, load and unload backends", t.backendList(), t.backendLoad(), t.backendUnload(), t.backendReplace(),
+			t.backendFreeze(), t.backendThaw(), t.backendOrder(), t.backendShrink(), t.backendMigrate(), t.backendCancel(),
+			t.backendShow(), t.backendSet()),
 		t.group("fault", "Make backends and storage fail, to rehearse it (tmemd --allow-faults)", t.faultList(), t.faultSet(), t.faultClear()))
 	return root
 }
