@@ -8,7 +8,7 @@ KERNELS     ?= 6.1,6.12
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
                python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev
 
-.PHONY: all build run test lint unit race interop e2e fuzz bench bench-nbd soak deps clean
+.PHONY: all build run test lint unit race interop e2e fuzz bench bench-nbd bench-memory soak soak-resize deps clean
 
 all: build
 
@@ -23,9 +23,9 @@ test: lint race interop e2e ## every test
 lint: ## gofmt, vet, staticcheck; the import-direction test is in race
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags 'interop e2e' ./...
+	$(GO) vet -tags 'interop e2e memory' ./...
 	$(GO) run $(STATICCHECK) ./...
-	$(GO) run $(STATICCHECK) -tags 'interop e2e' ./deploy/...
+	$(GO) run $(STATICCHECK) -tags 'interop e2e memory' ./deploy/...
 
 unit: ## quick: no race detector, no outside programs
 	$(GO) test ./...
@@ -49,8 +49,14 @@ bench: ## fill an export with real page content and report
 bench-nbd: deps build ## the same side by side with other NBD servers
 	$(GO) run ./deploy/bench -tmemd bin/tmemd
 
+bench-memory: ## memory for a page of a corpus of MIB MiB, beside a zram device; takes root
+	$(GO) test -tags memory -count=1 -timeout 15m -v $(if $(filter-out 0,$(shell id -u)),-exec 'sudo -n MIB=$(MIB)') ./deploy/memory
+
 soak: ## MINUTES of random requests, operators and faults, checked for linearizability
 	SOAK_MINUTES=$(or $(MINUTES),10) $(GO) test -race -count=1 -timeout 0 -run TestLinearizable ./tier
+
+soak-resize: ## 1 GiB of pool to a quarter and back under load, every byte verified
+	RESIZE_MIB=1024 $(GO) test -count=1 -timeout 15m -v -run TestResizeUnderLoad ./tier
 
 deps: ## Debian packages that the tests use
 	@missing=; for p in $(PACKAGES); do \

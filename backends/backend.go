@@ -64,7 +64,7 @@ func (r Refusal) String() string {
 	case RefusedFault:
 		return "fault"
 	case RefusedMean:
-		return "compress_mean"
+		return "mean_compress_poor"
 	}
 	return "unknown"
 }
@@ -103,6 +103,12 @@ type Host interface {
 	// with an Invalidate for each, and returns how many it moved. It waits for
 	// storage. An error is storage's; pages that were not moved stay.
 	Evict(ctx context.Context, n uint64) (uint64, error)
+
+	// Refaults counts the pages that Evict moved to storage and that were loaded
+	// from there soon after: so soon that they would still be in memory had the
+	// backend half as much again. A backend whose pages come straight back is to
+	// evict less.
+	Refaults() uint64
 }
 
 // Backend holds pages for frontswap. The package comment is its manual: life
@@ -156,6 +162,9 @@ type Stats struct {
 	StoredBytes     uint64           // bytes of page data after compression
 	HeldBytes       uint64           // memory taken from the system for them, overhead included
 	LimitBytes      uint64           // HeldBytes stays at or below this, but for the time after it was lowered; 0 means no limit
+	MaxBytes        uint64           // the highest LimitBytes of a backend that sizes itself; else LimitBytes
+	Stall           float64          // share of the time, 0 to 1, that tasks of this host waited for memory lately, as far as the backend looks
+	Incompressible  uint64           // of Pages, those kept as they came because they do not compress
 	Refused         [Refusals]uint64 // by reason; index Accepted counts accepted stores
 	CorruptLoads    uint64           // loads that failed with ErrCorrupt
 	Moved           [Movements]uint64

@@ -10,14 +10,18 @@ const (
 	MovedStaged     Movement = iota // stored as it came, to be compressed behind
 	MovedInline                     // compressed in line because the share for pages as they came was taken
 	MovedBehind                     // compressed behind
-	MovedKeptRaw                    // found incompressible behind, and kept as it came
+	MovedKeptRaw                    // found incompressible, and kept as it came
 	MovedCold                       // recompressed because nobody used it
 	MovedColdPoor                   // recompressed without a gain, and left as it was
 	MovedCompacted                  // copied so that memory can be given back
 	MovedEvicted                    // evicted to make room
 	MovedContended                  // left as it was because it was in use, or replaced, just then
+	MovedRefaulted                  // evicted, and loaded from storage soon after
 	EvictionFailed                  // an eviction that ended in an error; not a page
+	EvictionPaused                  // evicting stopped for a while because evicted pages came straight back; not a page
 	PoolFilled                      // the pool reached its limit and refuses until it has room; not a page
+	PoolShrunk                      // the pool's limit went down because the host is short of memory; not a page
+	PoolGrown                       // the pool's limit went up again; not a page
 	ScrubbedPage                    // read in the background and found right
 	ScrubbedCorrupt                 // read in the background and found damaged
 	Movements                       // the number of values above, for arrays indexed by movement
@@ -44,6 +48,14 @@ func (m Movement) String() string {
 		return "evicted"
 	case MovedContended:
 		return "contended"
+	case MovedRefaulted:
+		return "refaulted"
+	case EvictionPaused:
+		return "eviction_paused"
+	case PoolShrunk:
+		return "pool_shrunk"
+	case PoolGrown:
+		return "pool_grown"
 	case EvictionFailed:
 		return "eviction_failed"
 	case PoolFilled:

@@ -23,7 +23,7 @@
 //
 // # Invariants
 //
-//	F1  One word says where the newest copy of a page is. It changes only under the
+//	F1  One word says where the newest copy of a page is. That changes only under the
 //	    page's exclusive lock, by one atomic store: data first, word second, then
 //	    the old handle is freed. Whoever holds any lock of the page may use the
 //	    handle in it.
@@ -42,13 +42,16 @@
 //	    way.
 //	F6  A load that a backend owes and cannot deliver is an error for that page,
 //	    never an older copy.
+//	F7  A page that a backend had evicted leaves a shadow in its word (shadow.go): a
+//	    hint that no page depends on, counted and taken away by whoever reads the
+//	    page from storage, under any lock of it.
 //
 // # States
 //
 // lifecycle.go has the table of a backend's states. The owners of a page:
 //
 //	none      nobody wrote it since the area was opened: storage has it
-//	storage   storage has it
+//	storage   storage has it; with a shadow, if it was evicted
 //	hole      reads as zeros
 //	backend   one of up to 15 backends has it, under the handle in the word
 //

@@ -64,6 +64,8 @@ type slot struct {
 	hand hand // owned by the move that runs
 
 	loadErrors atomic.Uint64
+	evicted    atomic.Uint64 // pages moved on because the backend asked for it
+	refaults   atomic.Uint64 // of these, pages that came straight back
 }
 
 // New returns a registry without backends or areas.

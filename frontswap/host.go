@@ -44,5 +44,8 @@ func (h host) Rehandle(key backends.Key, old backends.Handle, next func() (backe
 
 // Evict implements [backends.Host].
 func (h host) Evict(ctx context.Context, n uint64) (uint64, error) {
-	return h.f.moveColdest(ctx, "evict from", h.s.name, n, func(*move) {})
+	return h.f.moveColdest(ctx, "evict from", h.s.name, n, func(m *move) { m.evicts = true })
 }
+
+// Refaults implements [backends.Host].
+func (h host) Refaults() uint64 { return h.s.refaults.Load() }

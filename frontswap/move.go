@@ -27,6 +27,7 @@ type move struct {
 	cold        bool   // pass over pages that were referenced since the last look
 	keepRefused bool   // pages that no backend takes stay where they are
 	toStorage   bool   // no backend is asked
+	evicts      bool   // the backend asked for it: what it leaves on storage has a shadow
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -154,6 +155,14 @@ func (m *move) blocks(a *Area, from, to uint64, buffer []byte) error {
 	})
 }
 
+// storageWord is the word of a page that the move leaves on storage.
+func (m *move) storageWord() word {
+	if m.evicts {
+		return m.from.shadowWord()
+	}
+	return makeWord(OwnerStorage, 0)
+}
+
 // block is a move's work on one aligned block of an area.
 type block struct {
 	m      *move
@@ -199,6 +208,9 @@ func (b *block) move() error {
 			b.a.commit(page, b.next[i])
 			b.a.Unlock(page)
 			b.m.moved.Add(1)
+			if b.m.evicts {
+				b.m.from.evicted.Add(1)
+			}
 		}
 	}
 	return err
@@ -234,7 +246,7 @@ func (b *block) copy() error {
 			if err := b.write(start, i); err != nil {
 				return err
 			}
-			b.next[i] = makeWord(OwnerStorage, 0)
+			b.next[i] = b.m.storageWord()
 			start = i + 1
 			continue
 		}
@@ -265,7 +277,7 @@ func (b *block) load(i int, to []*slot) (waits bool, err error) {
 		if w&synced == 0 {
 			return false, err
 		}
-		b.next[i] = makeWord(OwnerStorage, 0)
+		b.next[i] = b.m.storageWord()
 		return false, nil
 	}
 	if handle, s := b.a.offer(to, page, data); s != nil {
@@ -286,7 +298,7 @@ func (b *block) write(start, end int) error {
 		return fmt.Errorf("write %d pages of %s from page %d to storage: %w", end-start, b.a.name, b.first+uint64(start), err)
 	}
 	for i := start; i < end; i++ {
-		b.next[i] = makeWord(OwnerStorage, 0)
+		b.next[i] = b.m.storageWord()
 	}
 	return nil
 }

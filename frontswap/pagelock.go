@@ -54,12 +54,19 @@ type waitBucket struct {
 	_    [40]byte  // keep neighbours off this cache line
 }
 
-func newPageLocks(pages uint64) *pageLocks {
+// LockBytes is the memory of the page locks of an area of so many pages.
+func LockBytes(pages uint64) int64 { return int64(stripesFor(pages)) * 4 }
+
+func stripesFor(pages uint64) uint64 {
 	n := uint64(BlockPages)
 	for n < pages && n < maxStripes {
 		n *= 2
 	}
-	l := &pageLocks{stripes: make([]atomic.Uint32, n)}
+	return n
+}
+
+func newPageLocks(pages uint64) *pageLocks {
+	l := &pageLocks{stripes: make([]atomic.Uint32, stripesFor(pages))}
 	for i := range l.waits {
 		l.waits[i].cond.L = &l.waits[i].mu
 	}

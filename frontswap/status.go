@@ -16,7 +16,12 @@ type BackendStatus struct {
 	Pages      uint64 // pages that the page maps say it has
 	LoadErrors uint64 // pages that it owed and could not deliver
 	Drain      Drain  // the latest drain; zero if there was none
-	Stats      backends.Stats
+
+	// Backend is the backend itself, for who knows its kind and changes settings
+	// of that. It may be closed at any time.
+	Backend backends.Backend
+
+	Stats backends.Stats
 }
 
 // Backends returns the registered backends in the order in which stores ask
@@ -28,7 +33,7 @@ func (f *Frontswap) Backends() []BackendStatus {
 	status := make([]BackendStatus, 0, len(slots))
 	for _, s := range slots {
 		b := BackendStatus{
-			Name: s.name, Kind: s.backend.Kind(), State: s.state, Reason: s.reason,
+			Name: s.name, Backend: s.backend, Kind: s.backend.Kind(), State: s.state, Reason: s.reason,
 			Pages: f.pagesLocked(s), LoadErrors: s.loadErrors.Load(), Stats: s.backend.Stats(),
 		}
 		if m := s.move; m != nil {

@@ -31,7 +31,7 @@ func (o Owner) backendSlot() (slot int, ok bool) {
 
 // word is one entry of the page map: all that is known about a page.
 //
-//	bit  0–47  the owner's handle, 0 unless the owner is a backend
+//	bit  0–47  the owner's handle, if that is a backend; a shadow, if it is storage
 //	bit 48–52  the owner
 //	bit 53     synced: storage has an identical copy of what the backend has
 //	bit 54     referenced: stored or loaded since the last look for cold pages

@@ -101,7 +101,10 @@ func (e emitter) backend(b frontswap.BackendStatus) {
 	e.gauge(backendSameFilled, float64(b.Stats.SameFilledPages), b.Name)
 	e.gauge(backendStored, float64(b.Stats.StoredBytes), b.Name)
 	e.gauge(backendHeld, float64(b.Stats.HeldBytes), b.Name)
+	e.gauge(backendIncompressible, float64(b.Stats.Incompressible), b.Name)
 	e.gauge(backendLimit, float64(b.Stats.LimitBytes), b.Name)
+	e.gauge(backendMax, float64(b.Stats.MaxBytes), b.Name)
+	e.gauge(backendStall, b.Stats.Stall, b.Name)
 	e.counter(backendAccepted, b.Stats.Refused[backends.Accepted], b.Name)
 	for reason := backends.Accepted + 1; reason < backends.Refusals; reason++ {
 		e.counter(backendRefused, b.Stats.Refused[reason], b.Name, reason.String())

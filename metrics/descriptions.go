@@ -28,22 +28,25 @@ var (
 	writethroughPending = describe("writethrough_pending_blocks", "Blocks of 1 MiB that wait to be looked at for pages to copy to storage.", "export")
 	rescuedPages        = describe("rescued_pages_total", "Pages read from storage because their backend failed.", "export")
 
-	backendPages      = describe("backend_pages", "Pages that the backend has.", "backend")
-	backendSameFilled = describe("backend_same_filled_pages", "Of these, pages of one repeated word, which take no memory.", "backend")
-	backendStored     = describe("backend_stored_bytes", "Page data after compression.", "backend")
-	backendHeld       = describe("backend_held_bytes", "Memory taken from the system for it, overhead included.", "backend")
-	backendLimit      = describe("backend_limit_bytes", "The most memory that it may take; 0 means no limit.", "backend")
-	backendAccepted   = describe("backend_accepted_total", "Pages that it took.", "backend")
-	backendRefused    = describe("backend_refused_total", "Offers of a page that it did not take. A page may be offered twice: in place, and by a worker that may wait.", "backend", "reason")
-	backendMoved      = describe("backend_movements_total", "What became of pages after they were stored, and of the pool: staged, compressed behind, recompressed, compacted, evicted, scrubbed and so on.", "backend", "movement")
-	backendCodecPages = describe("backend_codec_pages", "Pages by how they are kept, without same-filled ones.", "backend", "codec")
-	backendCodecBytes = describe("backend_codec_bytes", "Page data by how it is kept.", "backend", "codec")
-	backendCorrupt    = describe("backend_corrupt_loads_total", "Loads that found a damaged copy.", "backend")
-	backendLoadErrors = describe("backend_load_errors_total", "Loads that it owed and could not deliver.", "backend")
-	backendState      = describe("backend_state", "1 for the state that the backend is in.", "backend", "state")
-	drainRunning      = describe("drain_running", "1 while pages of the backend are being moved: by an unload, shrink or migration.", "backend")
-	drainMoved        = describe("drain_pages_moved", "Pages that the latest move moved.", "backend")
-	drainLeft         = describe("drain_pages_left", "Pages that the backend still has.", "backend")
+	backendPages          = describe("backend_pages", "Pages that the backend has.", "backend")
+	backendSameFilled     = describe("backend_same_filled_pages", "Of these, pages of one repeated word, which take no memory.", "backend")
+	backendStored         = describe("backend_stored_bytes", "Page data after compression.", "backend")
+	backendHeld           = describe("backend_held_bytes", "Memory taken from the system for it, overhead included.", "backend")
+	backendIncompressible = describe("backend_incompressible_pages", "Of its pages, those kept as they came because they do not compress.", "backend")
+	backendMax            = describe("backend_limit_max_bytes", "What its limit is while this host is not short of memory.", "backend")
+	backendStall          = describe("backend_stall_ratio", "Share of the time, 0 to 1, that tasks of this host waited for memory in the last seconds, as the backend saw it.", "backend")
+	backendLimit          = describe("backend_limit_bytes", "The memory that it may take now; 0 means no limit. It goes down while this host is short of memory.", "backend")
+	backendAccepted       = describe("backend_accepted_total", "Pages that it took.", "backend")
+	backendRefused        = describe("backend_refused_total", "Offers of a page that it did not take. A page may be offered twice: in place, and by a worker that may wait.", "backend", "reason")
+	backendMoved          = describe("backend_movements_total", "What became of pages after they were stored, and of the pool: staged, compressed behind, recompressed, compacted, evicted, scrubbed and so on.", "backend", "movement")
+	backendCodecPages     = describe("backend_codec_pages", "Pages by how they are kept, without same-filled ones.", "backend", "codec")
+	backendCodecBytes     = describe("backend_codec_bytes", "Page data by how it is kept.", "backend", "codec")
+	backendCorrupt        = describe("backend_corrupt_loads_total", "Loads that found a damaged copy.", "backend")
+	backendLoadErrors     = describe("backend_load_errors_total", "Loads that it owed and could not deliver.", "backend")
+	backendState          = describe("backend_state", "1 for the state that the backend is in.", "backend", "state")
+	drainRunning          = describe("drain_running", "1 while pages of the backend are being moved: by an unload, shrink or migration.", "backend")
+	drainMoved            = describe("drain_pages_moved", "Pages that the latest move moved.", "backend")
+	drainLeft             = describe("drain_pages_left", "Pages that the backend still has.", "backend")
 
 	nbdRequests          = describe("nbd_requests_total", "Requests answered, errors included.", "export", "command")
 	nbdErrors            = describe("nbd_errors_total", "Requests answered with an error.", "export", "command")
@@ -71,7 +74,7 @@ var (
 		loads, succStores, failedStores, invalidates, loadErrors, pages,
 		storagePagesRead, storagePagesWritten, storagePagesPunched, storageErrors, storageAllocated, storageDirect,
 		writethroughMode, writethroughPending, rescuedPages,
-		backendPages, backendSameFilled, backendStored, backendHeld, backendLimit, backendAccepted, backendRefused, backendMoved, backendCodecPages, backendCodecBytes,
+		backendPages, backendSameFilled, backendStored, backendHeld, backendLimit, backendMax, backendStall, backendIncompressible, backendAccepted, backendRefused, backendMoved, backendCodecPages, backendCodecBytes,
 		backendCorrupt, backendLoadErrors, backendState, drainRunning, drainMoved, drainLeft,
 		nbdRequests, nbdErrors, nbdBytes, nbdRequestSeconds, nbdClients, nbdConnections, nbdHandshaking,
 		nbdConnectionsTotal, nbdRefused, nbdHandshakeFailures, nbdDenied, nbdTLSConnections, nbdTLSHandshakes, nbdTLSExpiry, nbdBuffersLent, nbdBuffersLimit, nbdPanics,

@@ -67,9 +67,9 @@ func someSnapshot() Snapshot {
 			{
 				Name: "zcache", Kind: "zcache", State: frontswap.StateActive, Pages: 350, LoadErrors: 4,
 				Stats: backends.Stats{
-					Pages: 350, SameFilledPages: 50, StoredBytes: 450000, HeldBytes: 460000, LimitBytes: 1 << 30,
+					Pages: 350, SameFilledPages: 50, StoredBytes: 450000, HeldBytes: 460000, LimitBytes: 1 << 30, MaxBytes: 1 << 31, Stall: 0.125, Incompressible: 7,
 					Refused: [backends.Refusals]uint64{202, 11, 12, 13, 14}, CorruptLoads: 3,
-					Moved:  [backends.Movements]uint64{21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33},
+					Moved:  [backends.Movements]uint64{21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37},
 					Codecs: []backends.CodecStats{{Name: "lz4", Pages: 290, Bytes: 445000}, {Name: "zstd", Pages: 10, Bytes: 5000}},
 					Memory: []sharedmem.Usage{{Purpose: "zcache arena", Mapped: 1 << 30, Resident: 458752}},
 				},

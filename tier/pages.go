@@ -93,7 +93,11 @@ func (d *Device) readRun(first, page, last uint64, p []byte) (next uint64, err e
 	for next = page + 1; next < last && d.onStorage(next); {
 		next++
 	}
-	return next, d.storage.ReadPages(page, dst[:(next-page)*pageSize])
+	if err := d.storage.ReadPages(page, dst[:(next-page)*pageSize]); err != nil {
+		return next, err
+	}
+	d.area.FromStorage(page, next)
+	return next, nil
 }
 
 // load reads a page that a backend has: from storage, if the backend fails and

@@ -26,6 +26,8 @@ type Host struct {
 	// OnRehandle is called first thing in Rehandle, which returns false if it
 	// does. May be nil.
 	OnRehandle func(backends.Key) bool
+	// Refaulted is what Refaults returns.
+	Refaulted atomic.Uint64
 
 	areas sync.Map   // export → *hostArea
 	evict sync.Mutex // one Evict at a time; others get an error, as in frontswap
@@ -217,6 +219,9 @@ func (h *Host) Evict(ctx context.Context, n uint64) (moved uint64, err error) {
 	h.counts.Evicted.Add(moved)
 	return moved, err
 }
+
+// Refaults implements [backends.Host].
+func (h *Host) Refaults() uint64 { return h.Refaulted.Load() }
 
 func (h *Host) evictArea(ctx context.Context, export uint32, a *hostArea, n uint64) (moved uint64, err error) {
 	a.life.RLock()

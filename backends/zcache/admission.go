@@ -32,7 +32,7 @@ func (c *Cache) filled() {
 func (c *Cache) limitMoved() {
 	config := c.config.Load()
 	if c.arena.Room() < 0 {
-		c.pool.resumeAt.Store(config.Limit / 100 * int64(config.AcceptPercent))
+		c.pool.resumeAt.Store(config.limit / 100 * int64(config.AcceptPercent))
 		c.pool.full.Store(true)
 		c.moved[backends.PoolFilled].Add(1)
 	} else {
@@ -59,6 +59,11 @@ func (c *Cache) isMeanPoor() bool {
 	pages := c.kept[LZ4].pages.Load() + c.kept[Zstd].pages.Load()
 	bytes := c.kept[LZ4].bytes.Load() + c.kept[Zstd].bytes.Load()
 	return pages > 0 && bytes > maxMean*pages
+}
+
+// keepsIncompressible says whether pages that do not compress are kept.
+func (c *Cache) keepsIncompressible() bool {
+	return c.config.Load().KeepIncompressible && c.background.Load() != nil
 }
 
 // looksRandom guesses from 256 bytes whether a page is not going to compress.

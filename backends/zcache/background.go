@@ -8,6 +8,7 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/arena"
+	"github.com/tmemd/tmemd/backends/pressure"
 )
 
 // The flags of an object.
@@ -21,6 +22,7 @@ const (
 //
 //	behind (one for two processors)  compress staged pages
 //	room                             compacts, and has pages evicted
+//	size                             follows the host's memory pressure
 //	cold                             counts ages, recompresses idle pages
 //	scrub                            verifies pages
 //
@@ -31,15 +33,20 @@ type background struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	sizer  pressure.Sizer // run by size
+	thrash thrash         // owned by room
 }
 
 func startBackground(c *Cache, host backends.Host) *background {
 	b := &background{Cache: c, host: host}
+	b.sizer.Source = c.config.Load().Pressure
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	for range max(1, runtime.GOMAXPROCS(0)/2) {
 		b.wg.Go(b.behind)
 	}
 	b.wg.Go(b.room)
+	b.wg.Go(b.size)
 	b.wg.Go(b.cold)
 	b.wg.Go(b.scrub)
 	return b

@@ -21,7 +21,7 @@ func (c *Cache) stage(key backends.Key, data []byte) (arena.Ref, bool) {
 	if share == 0 || c.background.Load() == nil {
 		return 0, false
 	}
-	if c.kept[Raw].pages.Load() >= share {
+	if c.shared() >= share {
 		c.moved[backends.MovedInline].Add(1)
 		return 0, false
 	}
@@ -46,6 +46,16 @@ func (c *Cache) stage(key backends.Key, data []byte) (arena.Ref, bool) {
 		c.forget(ref)
 		return 0, false
 	}
+}
+
+// shared is how many pages count against the staging share. Those that did not
+// compress do, unless keeping such pages is wanted.
+func (c *Cache) shared() int64 {
+	raw := c.kept[Raw].pages.Load()
+	if c.keepsIncompressible() {
+		raw -= c.settled.Load()
+	}
+	return raw
 }
 
 // behindBatch is how many pages are compressed between two looks at the clock.
@@ -118,10 +128,7 @@ func (b *background) compressBehind(w *compressor, page []byte, s staged) bool {
 	if data == nil {
 		// Acknowledged, and more than refused cannot be done about it now: it stays
 		// as it is, in the staging share, until it is evicted or dropped.
-		if b.arena.Mark(s.ref, flagSettled, 0) {
-			b.moved[backends.MovedKeptRaw].Add(1)
-		}
-		return true
+		return b.settleRaw(s, was)
 	}
 	next := was
 	next.Codec, next.Data = uint8(codec), data
@@ -130,4 +137,21 @@ func (b *background) compressBehind(w *compressor, page []byte, s staged) bool {
 	}
 	b.moved[backends.MovedBehind].Add(1)
 	return true
+}
+
+// settleRaw marks a page as not to be compressed, if it is still the one that was
+// copied: under its lock, so that the count of such pages stays true. It returns
+// false if the page was in use.
+func (b *background) settleRaw(s staged, was arena.Object) bool {
+	marked := false
+	b.host.Rehandle(s.key, backends.Handle(s.ref), func() (backends.Handle, bool) {
+		now, ok := b.arena.Get(s.ref)
+		if ok && sameObject(now, was) && now.Flags&flagSettled == 0 && b.arena.Mark(s.ref, flagSettled, 0) {
+			b.settled.Add(1)
+			b.moved[backends.MovedKeptRaw].Add(1)
+			marked = true
+		}
+		return 0, false // the handle stays
+	})
+	return marked
 }

@@ -36,9 +36,6 @@ func (c *Cache) watchRoom() {
 	}
 }
 
-// lowChunks is how many chunks are to be free: a twentieth, at least one.
-func (c *Config) lowChunks() int { return max(1, int(c.Limit/arena.ChunkSize/20)) }
-
 // room keeps a part of the pool free, and the pool dense.
 func (b *background) room() {
 	pause := tidyEvery
@@ -50,6 +47,7 @@ func (b *background) room() {
 		case <-b.roomAsked:
 		}
 		timer.Stop()
+		b.moved[backends.MovedRefaulted].Store(b.host.Refaults())
 		if b.makeRoom() {
 			pause = tidyEvery
 		} else {
@@ -79,10 +77,14 @@ func (b *background) needsRoom() bool {
 // what AcceptPercent says) is free again. It returns false if that does not work
 // out.
 //
-// It is not seen here whether pages that were evicted come straight back: the
-// host loads them from storage, and does not store them here again.
+// While evicted pages come straight back it does nothing, and new pages are
+// refused once the pool is full: they take the way to storage instead of pages
+// that are needed more. What is above the limit has to go in any case.
 func (b *background) makeRoom() bool {
 	for b.needsRoom() {
+		if b.arena.Room() >= 0 && b.pauses() {
+			return true
+		}
 		if b.arena.Movable() > 0 && b.arena.Room() < 0 {
 			b.compact(compactChunks)
 		}
@@ -92,12 +94,27 @@ func (b *background) makeRoom() bool {
 				return b.ctx.Err() == nil && !b.needsRoom()
 			}
 		}
-		b.compact(int(b.config.Load().Limit / arena.ChunkSize))
+		b.compact(int(b.config.Load().limit / arena.ChunkSize))
 		if b.arena.Used() == 0 {
 			break
 		}
 	}
 	return true
+}
+
+// pauses says whether evicting makes a pause because evicted pages come straight
+// back.
+func (b *background) pauses() bool {
+	before := b.thrash.paused.Load()
+	now := b.thrash.pauses(uint64(b.arena.Stats().Objects), flow{
+		evicted:  b.moved[backends.MovedEvicted].Load(),
+		refused:  b.refused[backends.RefusedFull].Load(),
+		refaults: b.host.Refaults(),
+	}, time.Now())
+	if now && !before {
+		b.moved[backends.EvictionPaused].Add(1)
+	}
+	return now
 }
 
 // pagesIn estimates how many pages so many bytes hold.

@@ -304,6 +304,7 @@ func changeEverything(h *hosted, stop chan struct{}) {
 		config := restless(1<<20 + random.Int64N(8<<20))
 		old := h.cache.Config()
 		config.Capacity, config.Log = old.Capacity, old.Log
+		config.SelfSizing, config.KeepIncompressible = random.IntN(2) == 0, random.IntN(2) == 0
 		config.Codec = []zcache.Codec{zcache.LZ4, zcache.Zstd}[random.IntN(4)/3]
 		config.AcceptPercent = 50 + random.IntN(51)
 		if random.IntN(4) == 0 {

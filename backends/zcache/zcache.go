@@ -29,7 +29,7 @@ type Cache struct {
 	compressors compressors
 	zstd        zstdCodec
 
-	config atomic.Pointer[Config] // replaced with exportsMu held
+	config atomic.Pointer[settings] // replaced with exportsMu held
 
 	// exports is the set of initialised exports. It is replaced, not changed, so
 	// that Store looks it up with one atomic load.
@@ -45,6 +45,7 @@ type Cache struct {
 
 	pool    admission
 	kept    [codecs]kept // by codec
+	settled atomic.Int64 // of the raw ones, those that do not compress
 	corrupt atomic.Uint64
 	refused [backends.Refusals]atomic.Uint64
 	moved   [backends.Movements]atomic.Uint64
@@ -76,7 +77,7 @@ func New(config Config) (*Cache, error) {
 		roomAsked:   make(chan struct{}, 1),
 	}
 	c.exports.Store(&map[uint32]bool{})
-	if err := c.applyLocked(&config); err != nil {
+	if err := c.applyLocked(&settings{config, config.Limit}); err != nil {
 		return nil, errors.Join(fmt.Errorf("create zcache: %w", err), a.Close())
 	}
 	return c, nil
@@ -161,16 +162,22 @@ func (c *Cache) compress(key backends.Key, data []byte) (arena.Ref, backends.Ref
 	}
 	defer w.release()
 	codec, compressed := c.encode(w, c.config.Load().Codec, data)
-	if compressed == nil {
+	flags := uint8(0)
+	switch {
+	case c.keepsIncompressible():
+		if compressed == nil {
+			codec, compressed, flags = Raw, data, flagSettled
+		}
+	case compressed == nil:
 		return 0, backends.RefusedPoor
-	}
-	if len(compressed) > maxMean && c.isMeanPoor() {
+	case len(compressed) > maxMean && c.isMeanPoor():
 		return 0, backends.RefusedMean
 	}
 	ref, ok := c.put(arena.Object{
 		Export: key.Export,
 		Page:   key.Page,
 		Codec:  uint8(codec),
+		Flags:  flags,
 		Sum:    crc32.Checksum(data, castagnoli),
 		Data:   compressed,
 	})
@@ -187,6 +194,10 @@ func (c *Cache) put(o arena.Object) (arena.Ref, bool) {
 	if ok {
 		c.kept[o.Codec].pages.Add(1)
 		c.kept[o.Codec].bytes.Add(int64(len(o.Data)))
+		if isIncompressible(o) {
+			c.settled.Add(1)
+			c.moved[backends.MovedKeptRaw].Add(1)
+		}
 	}
 	return ref, ok
 }
@@ -198,8 +209,14 @@ func (c *Cache) forget(ref arena.Ref) {
 	if c.arena.Free(ref) && ok && o.Codec < codecs {
 		c.kept[o.Codec].pages.Add(-1)
 		c.kept[o.Codec].bytes.Add(-int64(len(o.Data)))
+		if isIncompressible(o) {
+			c.settled.Add(-1)
+		}
 	}
 }
+
+// isIncompressible says whether the object is kept as it came for good.
+func isIncompressible(o arena.Object) bool { return Codec(o.Codec) == Raw && o.Flags&flagSettled != 0 }
 
 // Load restores the page into dst and proves that it is the one that was stored.
 func (c *Cache) Load(key backends.Key, handle backends.Handle, dst []byte) error {
@@ -262,9 +279,14 @@ func (c *Cache) Stats() backends.Stats {
 		SameFilledPages: uint64(same),
 		StoredBytes:     uint64(max(held.DataBytes, 0)),
 		HeldBytes:       uint64(held.HeldBytes),
-		LimitBytes:      uint64(c.config.Load().Limit),
+		LimitBytes:      uint64(c.config.Load().limit),
+		MaxBytes:        uint64(c.config.Load().Limit),
+		Incompressible:  uint64(max(c.settled.Load(), 0)),
 		CorruptLoads:    c.corrupt.Load(),
 		Memory:          usage[:],
+	}
+	if b := c.background.Load(); b != nil {
+		stats.Stall = b.sizer.Stall()
 	}
 	for i := range c.refused {
 		stats.Refused[i] = c.refused[i].Load()
@@ -287,6 +309,8 @@ func (c *Cache) Stats() backends.Stats {
 func (c *Cache) Close() error {
 	c.forgetExports(func(uint32, bool) bool { return true }).stop()
 	c.evictions.Wait()
+	c.exportsMu.Lock() // Configure may be under way
+	defer c.exportsMu.Unlock()
 	if err := c.arena.Close(); err != nil {
 		return fmt.Errorf("close zcache: %w", err)
 	}

@@ -9,7 +9,7 @@
 // # What it proves
 //
 // In one run, the guest swapping all the time: no backend, `tmemctl backend load zcache`, `tmemctl backend unload
-// zcache`, loaded again with too little room, swapoff. Of about three times the memory that the guest has for programs,
+// zcache`, loaded again with too little room, squeezed and given room by `tmemctl backend set`, swapoff. Of about three times the memory that the guest has for programs,
 // every byte that comes back from swap is compared with what was written (V1). In every phase the guest's own counters
 // show pages going out and coming in, and tmemd's counters change as the design says. The unloaded backend's
 // memory is back with the system by the kernel's account. At the end the guest's log is free of errors, and tmemd was sent

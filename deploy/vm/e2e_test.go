@@ -23,6 +23,7 @@ const (
 	phasePages   = 8000 //  verified in each phase, at least
 	roomyBackend = "1GiB"
 	smallBackend = "4MiB" // less than the guest swaps out in a phase
+	tinyBackend  = "1MiB" // hardly anything
 )
 
 // One run on one kernel: no backend, a backend loaded, unloaded and loaded again underneath a guest that swaps all the time.
@@ -73,6 +74,7 @@ func (s *scenario) run() {
 	s.afterUnload()
 	s.daemon.load(s.ctx, smallBackend)
 	s.withFullBackend()
+	s.squeezed()
 	s.end()
 }
 
@@ -156,6 +158,31 @@ func (s *scenario) withFullBackend() {
 	if held, limit := after.Backends[0].Held, after.Backends[0].Limit; held > limit {
 		s.t.Errorf("the backend holds %d bytes; its limit is %d", held, limit)
 	}
+}
+
+// squeezed: the pool is made far smaller than it was, and told to keep what does not compress, while the guest swaps; later
+// it gets room for everything. Pages leave in the order of their age, none is lost, and nobody waits for good.
+func (s *scenario) squeezed() {
+	s.daemon.tmemctl(s.ctx, "backend", "set", backendName, "max_pool="+tinyBackend, "min_pool=default", "codec=zstd", "incompressible=keep")
+	moved := func(s status, movement string) uint64 { return s.Backends[0].Moved[movement] }
+	start := s.daemon.status(s.ctx)
+	before, after := s.phase("zcache squeezed", func(now status) bool {
+		return moved(now, "evicted") > moved(start, "evicted") && moved(now, "kept_raw") > moved(start, "kept_raw") && now.swap().Loads > start.swap().Loads
+	})
+	s.grew("pages evicted", moved(start, "evicted"), moved(after, "evicted"))
+	s.grew("pages kept raw", moved(start, "kept_raw"), moved(after, "kept_raw"))
+	s.grew("loads", start.swap().Loads, after.swap().Loads)
+	s.grew("pages read from storage", before.swap().Storage.PagesRead, after.swap().Storage.PagesRead)
+	equal(s, "pages refused for their content", after.Backends[0].Refused["compress_poor"], start.Backends[0].Refused["compress_poor"])
+	if held, limit := after.Backends[0].Held, after.Backends[0].Limit; limit != 1<<20 || held > limit {
+		s.t.Errorf("the backend holds %d bytes; its limit is %d", held, limit)
+	}
+	s.daemon.tmemctl(s.ctx, "backend", "set", backendName, "max_pool="+roomyBackend, "codec=lz4")
+	full := s.daemon.status(s.ctx).Backends[0].Refused["full"]
+	began, after := s.phase("zcache given room", func(now status) bool { return now.swap().Loads > after.swap().Loads })
+	s.grew("stores", began.swap().SuccStores, after.swap().SuccStores)
+	equal(s, "pages refused for want of room", after.Backends[0].Refused["full"], full)
+	equal(s, "refused stores", after.swap().FailedStores, began.swap().FailedStores)
 }
 
 // outgrown counts the pages that the first backend had no room for: refused, or moved on to make room.

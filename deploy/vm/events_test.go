@@ -46,7 +46,7 @@ type operator struct {
 // act does one thing that makes sense now and says what.
 func (o *operator) act() string {
 	for {
-		if did := o.try(o.random.IntN(8)); did != "" {
+		if did := o.try(o.random.IntN(9)); did != "" {
 			return did
 		}
 	}
@@ -81,6 +81,9 @@ func (o *operator) try(what int) string {
 		return o.do("backend", "shrink", name, "--pages", fmt.Sprint(100+o.random.IntN(500)))
 	case 6:
 		return o.do("backend", "order", name)
+	case 7:
+		settings := []string{"codec=zstd", "codec=lz4", "incompressible=keep", "incompressible=refuse", "staging=off", "staging=default", "cold_after=1s"}
+		return o.do("backend", "set", name, "max_pool="+o.size(), settings[o.random.IntN(len(settings))])
 	}
 	modes := []string{"off", "async", "sync"}
 	return o.do("export", "set", exportName, "writethrough="+modes[o.random.IntN(len(modes))])

@@ -102,6 +102,12 @@ func (c *Client) Load(ctx context.Context, request LoadRequest) (b Backend, err 
 	return b, err
 }
 
+// SetBackend changes settings of a backend, all or none.
+func (c *Client) SetBackend(ctx context.Context, name string, settings []Setting) (b Backend, err error) {
+	err = c.ask(ctx, http.MethodPatch, "/v1/backends/"+url.PathEscape(name), BackendSettings{Settings: settings}, &b)
+	return b, err
+}
+
 // Freeze stops a backend's stores.
 func (c *Client) Freeze(ctx context.Context, name, reason string) (b Backend, err error) {
 	err = c.ask(ctx, http.MethodPost, backendPath(name, "freeze"), FreezeRequest{Reason: reason}, &b)

@@ -10,6 +10,11 @@ func (s *Server) handleLifecycle(mux *http.ServeMux) {
 	mux.HandleFunc("PUT /v1/backends/order", func(w http.ResponseWriter, r *http.Request) {
 		serve(s, w, r, http.StatusOK, func(o OrderRequest) ([]Backend, error) { return s.service.Order(o.Names) })
 	})
+	mux.HandleFunc("PATCH /v1/backends/{name}", func(w http.ResponseWriter, r *http.Request) {
+		serve(s, w, r, http.StatusOK, func(b BackendSettings) (Backend, error) {
+			return s.service.SetBackend(r.PathValue("name"), b.Settings)
+		})
+	})
 	mux.HandleFunc("POST /v1/backends/{name}/freeze", func(w http.ResponseWriter, r *http.Request) {
 		serve(s, w, r, http.StatusOK, func(f FreezeRequest) (Backend, error) { return s.service.Freeze(r.PathValue("name"), f.Reason) })
 	})

@@ -32,6 +32,13 @@ func (s *fakeService) Freeze(name, reason string) (Backend, error) {
 	return Backend{Name: name, State: "frozen", Reason: reason}, nil
 }
 
+func (s *fakeService) SetBackend(name string, settings []Setting) (Backend, error) {
+	if name != "zcache" {
+		return Backend{}, &Error{Status: http.StatusNotFound, Message: "no backend " + name, Hint: "see tmemctl backend list"}
+	}
+	return Backend{Name: name, Settings: settings}, nil
+}
+
 func (s *fakeService) Thaw(name string) (Backend, error) {
 	return Backend{Name: name, State: "active"}, nil
 }
@@ -64,6 +71,13 @@ func TestLifecycle(t *testing.T) {
 	ctx := context.Background()
 	if b, err := c.Freeze(ctx, "a/b", "why not"); err != nil || b.Name != "a/b" || b.State != "frozen" || b.Reason != "why not" {
 		t.Errorf("Freeze = %+v, %v", b, err)
+	}
+	settings := []Setting{{"codec", "zstd"}, {"max_pool", "1GiB"}}
+	if b, err := c.SetBackend(ctx, "zcache", settings); err != nil || !reflect.DeepEqual(b.Settings, settings) {
+		t.Errorf("SetBackend = %+v, %v", b, err)
+	}
+	if _, err := c.SetBackend(ctx, "a/b", settings); err == nil || err.Error() != "no backend a/b" {
+		t.Errorf("SetBackend of another: %v", err)
 	}
 	if b, err := c.Thaw(ctx, "order"); err != nil || b.Name != "order" || b.State != "active" {
 		t.Errorf("Thaw = %+v, %v", b, err)

@@ -34,6 +34,9 @@ type Service interface {
 	// Load loads a backend and returns it.
 	Load(LoadRequest) (Backend, error)
 
+	// SetBackend changes settings of a backend, all or none, and returns it.
+	SetBackend(name string, settings []Setting) (Backend, error)
+
 	// Faults lists what can be made to fail. SetFaults replaces the rules of one.
 	Faults() ([]Fault, error)
 	SetFaults(target string, rules []string) (Fault, error)

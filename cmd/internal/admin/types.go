@@ -85,12 +85,36 @@ type Backend struct {
 	SameFilledPages uint64            `json:"same_filled_pages"`
 	StoredBytes     uint64            `json:"stored_bytes"`
 	HeldBytes       uint64            `json:"held_bytes"`
-	LimitBytes      uint64            `json:"limit_bytes"`
-	Refused         map[string]uint64 `json:"refused"` // pages not taken, by reason
-	Moved           map[string]uint64 `json:"moved"`   // what became of pages afterwards, by movement
+	LimitBytes      uint64            `json:"limit_bytes"` // of held_bytes, now
+	MaxBytes        uint64            `json:"max_bytes"`   // the limit while the host is not short of memory
+	Stall           float64           `json:"stall"`       // share of the time that tasks of the host waited for memory, 0 to 1
+	Refused         map[string]uint64 `json:"refused"`     // pages not taken, by reason
+	Moved           map[string]uint64 `json:"moved"`       // what became of pages afterwards, by movement
 	LoadErrors      uint64            `json:"load_errors"`
 	CorruptLoads    uint64            `json:"corrupt_loads"`
 	Drain           *Progress         `json:"drain,omitempty"` // the latest move of its pages
+	Codecs          []Codec           `json:"codecs"`
+	Settings        []Setting         `json:"settings"`
+
+	IncompressiblePages uint64 `json:"incompressible_pages"` // of pages, kept as they came
+}
+
+// Codec counts the pages that a backend keeps in one encoding.
+type Codec struct {
+	Name  string `json:"name"`
+	Pages uint64 `json:"pages"`
+	Bytes uint64 `json:"bytes"` // of page data in this encoding
+}
+
+// Setting is one setting of a backend.
+type Setting struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
+// BackendSettings are settings to change; all of them are, or none.
+type BackendSettings struct {
+	Settings []Setting `json:"settings"`
 }
 
 // Progress is how far a move of a backend's pages is. Pages that the client drops meanwhile leave

@@ -69,7 +69,33 @@ func (p *parser) backend(key string, entry fileBackend) {
 	if b.Size, err = BackendSize(text, p.host.RAM); err != nil {
 		p.reject(key+".size", SizeSyntax, "%v", err)
 	}
+	p.zcache(key, entry, &b)
 	p.config.Backends = append(p.config.Backends, b)
+}
+
+// zcache reads the settings of a zcache. max_pool is what any backend calls its
+// size.
+func (p *parser) zcache(key string, entry fileBackend, b *Backend) {
+	b.Zcache = DefaultZcache()
+	b.Zcache.Limit = b.Size
+	errors := len(p.errs)
+	for _, s := range entry.settings() {
+		at := key + "." + s.Key
+		p.from(at, "")
+		if s.Key == "max_pool" && entry.Size != "" {
+			p.reject(at, "remove one of them", "size says the same")
+		}
+		if wrong := SetZcache(&b.Zcache, s, p.host.RAM); wrong != nil {
+			p.reject(at, wrong.Hint, "%s", strings.TrimPrefix(wrong.Problem, s.Key+": "))
+		}
+	}
+	if b.Size = b.Zcache.Limit; len(p.errs) > errors {
+		return
+	}
+	if wrong := CheckZcache(b.Zcache); wrong != nil {
+		p.from(key+".min_pool", "")
+		p.reject(key+".min_pool", wrong.Hint, "%s", strings.TrimPrefix(wrong.Problem, "min_pool: "))
+	}
 }
 
 // BackendSize is the memory in bytes that a backend may take, on a machine with

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tmemd/tmemd/backends/zcache"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/tier"
 )
@@ -44,6 +45,8 @@ type Backend struct {
 	Kind string
 	Name string
 	Size int64 // bytes
+
+	Zcache zcache.Config // of one of that kind; its Limit is Size
 }
 
 // Host is what the defaults depend on.

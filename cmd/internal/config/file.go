@@ -40,6 +40,38 @@ type fileBackend struct {
 	Kind *string `toml:"kind"`
 	Name *string `toml:"name"`
 	Size literal `toml:"size"`
+
+	fileZcache
+}
+
+// fileZcache are the settings of a zcache; see zcacheSettings.
+type fileZcache struct {
+	MaxPool        literal `toml:"max_pool"`
+	SelfSizing     literal `toml:"self_sizing"`
+	MinPool        literal `toml:"min_pool"`
+	Codec          literal `toml:"codec"`
+	Incompressible literal `toml:"incompressible"`
+	Accept         literal `toml:"accept_threshold_percent"`
+	Staging        literal `toml:"staging"`
+	ColdAfter      literal `toml:"cold_after"`
+	ColdCPU        literal `toml:"cold_cpu_percent"`
+	ScrubPeriod    literal `toml:"scrub_period"`
+}
+
+// settings are those that are in the file.
+func (f fileZcache) settings() []Setting {
+	var given []Setting
+	for _, s := range []Setting{
+		{"max_pool", string(f.MaxPool)}, {"self_sizing", string(f.SelfSizing)}, {"min_pool", string(f.MinPool)},
+		{"codec", string(f.Codec)}, {"incompressible", string(f.Incompressible)}, {"accept_threshold_percent", string(f.Accept)},
+		{"staging", string(f.Staging)}, {"cold_after", string(f.ColdAfter)}, {"cold_cpu_percent", string(f.ColdCPU)},
+		{"scrub_period", string(f.ScrubPeriod)},
+	} {
+		if s.Value != "" {
+			given = append(given, s)
+		}
+	}
+	return given
 }
 
 type fileNBD struct {
@@ -89,6 +121,16 @@ var keys = []struct{ name, example string }{
 	{"backend.kind", `kind = "zcache"`},
 	{"backend.name", `name = "zcache"`},
 	{"backend.size", `size = "20%"`},
+	{"backend.max_pool", `max_pool = "20%"`},
+	{"backend.self_sizing", `self_sizing = "on"`},
+	{"backend.min_pool", `min_pool = "5%"`},
+	{"backend.codec", `codec = "lz4"`},
+	{"backend.incompressible", `incompressible = "refuse"`},
+	{"backend.accept_threshold_percent", `accept_threshold_percent = 90`},
+	{"backend.staging", `staging = "64MiB"`},
+	{"backend.cold_after", `cold_after = "10m"`},
+	{"backend.cold_cpu_percent", `cold_cpu_percent = 10`},
+	{"backend.scrub_period", `scrub_period = "6h"`},
 	{"nbd", `[nbd] on a line of its own, then its keys`},
 	{"nbd.max_connections", `max_connections = 256`},
 	{"nbd.max_handshakes", `max_handshakes = 64`},

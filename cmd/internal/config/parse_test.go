@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tmemd/tmemd/backends/zcache"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 )
 
@@ -60,7 +61,7 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("Exports = %+v", config.Exports)
 	}
 	size := int64(16*gib) / 5 >> 20 << 20
-	if len(config.Backends) != 1 || config.Backends[0] != (Backend{Kind: "zcache", Name: "zcache", Size: size}) {
+	if len(config.Backends) != 1 || config.Backends[0] != (Backend{Kind: "zcache", Name: "zcache", Size: size, Zcache: zcache.Config{Limit: size, SelfSizing: true}}) {
 		t.Errorf("Backends = %+v, want a size of %d", config.Backends, size)
 	}
 	if config.NBD != (NBD{Socket: Socket{Mode: 0o600, Owner: -1, Group: -1}}) {
@@ -317,6 +318,30 @@ error: DIR/tmemd.toml:2: export.size: "true" is not a size
 2|   {name = "a", size = true},
  |                       ^
 hint: write a whole number with KiB, MiB, GiB, TiB (or K, M, G, T, the same), or a percentage of RAM: 512MiB, 8GiB, 20%
+`},
+		{name: "setting of a backend", text: "[[backend]]\nkind = \"zcache\"\ncodec = \"zip\"\nscrub_period = 5\nself_sizing = 1\nsize = \"1GiB\"\nmax_pool = \"2GiB\"\n", want: `
+error: DIR/tmemd.toml:7: backend.max_pool: size says the same
+7| max_pool = "2GiB"
+ |            ^
+hint: remove one of them
+error: DIR/tmemd.toml:5: backend.self_sizing: "1" is neither on nor off
+5| self_sizing = 1
+ |               ^
+hint: write on or off
+error: DIR/tmemd.toml:3: backend.codec: "zip" compresses no pages
+3| codec = "zip"
+ |         ^
+hint: write lz4 or zstd
+error: DIR/tmemd.toml:4: backend.scrub_period: "5" is not a time between a second and a year
+4| scrub_period = 5
+ |                ^
+hint: write a number with s, m or h, such as 10m, or off
+`},
+		{name: "settings that do not go together", text: "[[backend]]\nkind = \"zcache\"\nmax_pool = \"1GiB\"\nmin_pool = \"50%\"\n", want: `
+error: DIR/tmemd.toml:4: backend.min_pool: 8 GiB is more than max_pool, 1 GiB
+4| min_pool = "50%"
+ |            ^
+hint: set min_pool to less, or max_pool to more
 `},
 		{name: "size not whole pages", text: "[[export]]\nsize = 2097153\n", want: `
 error: DIR/tmemd.toml:2: export.size: "2097153" is not a multiple of the page size, 4096

@@ -65,7 +65,8 @@ func (t *tool) root(version string) *cobra.Command {
 	flags.BoolVar(&t.json, "json", false, "print JSON")
 	root.AddCommand(t.status(), t.reload(), t.group("export", "Look at and change exports", t.exportList(), t.exportSet(), t.exportCreate(), t.exportDelete()),
 		t.group("backend", "Look at, load and unload backends", t.backendList(), t.backendLoad(), t.backendUnload(), t.backendReplace(),
-			t.backendFreeze(), t.backendThaw(), t.backendOrder(), t.backendShrink(), t.backendMigrate(), t.backendCancel()),
+			t.backendFreeze(), t.backendThaw(), t.backendOrder(), t.backendShrink(), t.backendMigrate(), t.backendCancel(),
+			t.backendShow(), t.backendSet()),
 		t.group("fault", "Make backends and storage fail, to rehearse it (tmemd --allow-faults)", t.faultList(), t.faultSet(), t.faultClear()))
 	return root
 }

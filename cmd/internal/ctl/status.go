@@ -124,6 +124,9 @@ func printBackends(w io.Writer, list []admin.Backend) {
 		if b.Reason != "" {
 			fmt.Fprintf(w, "%s is %s: %s\n", b.Name, b.State, b.Reason)
 		}
+		if b.LimitBytes < b.MaxBytes {
+			fmt.Fprintf(w, "%s may take %s of %s: the host is or was short of memory\n", b.Name, cli.Bytes(b.LimitBytes), cli.Bytes(b.MaxBytes))
+		}
 		if b.Drain != nil && b.Drain.Running {
 			event := admin.MoveEvent{Backend: b.Name, Progress: *b.Drain}
 			if b.State == "draining" {

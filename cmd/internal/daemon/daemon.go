@@ -271,31 +271,31 @@ func cureStorage(err error) string {
 // loadConfigured loads the backends of the configuration, in its order.
 func (d *Daemon) loadConfigured() error {
 	for i, b := range d.config.Backends {
-		if err := d.loadBackend(b.Kind, b.Name, b.Size); err != nil {
+		if err := d.loadBackend(b); err != nil {
 			return d.config.Fault(fmt.Sprintf("backend[%d].kind", i), "choose a smaller size, or start without it and load it later", err)
 		}
 	}
 	return nil
 }
 
-func (d *Daemon) loadBackend(kind, name string, size int64) error {
-	b, err := d.makeBackend(kind, name, size)
+func (d *Daemon) loadBackend(c config.Backend) error {
+	b, err := d.makeBackend(c)
 	if err != nil {
 		return err
 	}
-	if err := d.frontswap.Register(name, b); err != nil {
+	if err := d.frontswap.Register(c.Name, b); err != nil {
 		d.faults.forget(b)
 		return errors.Join(err, b.Close())
 	}
 	return nil
 }
 
-func (d *Daemon) makeBackend(kind, name string, size int64) (backends.Backend, error) {
-	b, err := kinds[kind](size, d.log)
+func (d *Daemon) makeBackend(c config.Backend) (backends.Backend, error) {
+	b, err := kinds[c.Kind](c, d.log)
 	if err != nil {
-		return nil, fmt.Errorf("load backend %s: %w", name, err)
+		return nil, fmt.Errorf("load backend %s: %w", c.Name, err)
 	}
-	return d.faults.backend(name, b), nil
+	return d.faults.backend(c.Name, b), nil
 }
 
 func (d *Daemon) newNBD() (*nbd.Server, error) {
@@ -368,19 +368,19 @@ func (d *Daemon) close() error {
 }
 
 // loadRequested loads a backend that the admin API asked for.
-func (d *Daemon) loadRequested(kind, name string, size int64) error {
+func (d *Daemon) loadRequested(c config.Backend) error {
 	d.loading.Lock()
 	defer d.loading.Unlock()
 	if err := d.mayChange("loads no backend"); err != nil {
 		return err
 	}
-	if d.moves.unloading(name) {
+	if d.moves.unloading(c.Name) {
 		return &admin.Error{
-			Status: http.StatusConflict, Message: fmt.Sprintf("backend %s is being unloaded", name),
+			Status: http.StatusConflict, Message: fmt.Sprintf("backend %s is being unloaded", c.Name),
 			Hint: "wait for its end (tmemctl backend list), or use another name",
 		}
 	}
-	err := d.loadBackend(kind, name, size)
+	err := d.loadBackend(c)
 	if errors.Is(err, frontswap.ErrExists) {
 		return lifecycleError(err)
 	}

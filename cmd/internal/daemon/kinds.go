@@ -7,13 +7,16 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/zcache"
+	"github.com/tmemd/tmemd/cmd/internal/config"
 )
 
-// kinds is the list of backends that can be loaded: how each is made with a
-// limit in bytes. It is all that there is to registering a kind.
-var kinds = map[string]func(limit int64, log *slog.Logger) (backends.Backend, error){
-	zcache.Kind: func(limit int64, log *slog.Logger) (backends.Backend, error) {
-		return zcache.New(zcache.Config{Limit: limit, Log: log})
+// kinds is the list of backends that can be loaded: how each is made as it is
+// configured. With settings.go it is all that there is to registering a kind.
+var kinds = map[string]func(c config.Backend, log *slog.Logger) (backends.Backend, error){
+	zcache.Kind: func(c config.Backend, log *slog.Logger) (backends.Backend, error) {
+		settings := c.Zcache
+		settings.Limit, settings.Log = c.Size, log
+		return zcache.New(settings)
 	},
 }
 

@@ -187,7 +187,7 @@ func (s service) Replace(name string, r admin.LoadRequest) (admin.Move, error) {
 	if r.Name == "" {
 		r.Name = d.freeName(r.Kind)
 	}
-	kind, newName, size, err := s.checkLoad(r)
+	c, err := s.checkLoad(r)
 	if err != nil {
 		return nil, err
 	}
@@ -197,12 +197,12 @@ func (s service) Replace(name string, r admin.LoadRequest) (admin.Move, error) {
 	if err := d.mayChange("replaces no backend"); err != nil {
 		return nil, err
 	}
-	m, err := d.moves.start(name, order, newName, func() (frontswap.Drain, error) {
-		b, err := d.makeBackend(kind, newName, size)
+	m, err := d.moves.start(name, order, c.Name, func() (frontswap.Drain, error) {
+		b, err := d.makeBackend(c)
 		if err != nil {
 			return frontswap.Drain{}, err
 		}
-		drained, err := d.frontswap.Replace(context.Background(), name, newName, b)
+		drained, err := d.frontswap.Replace(context.Background(), name, c.Name, b)
 		if err != nil && drained.Started.IsZero() {
 			d.faults.forget(b)
 			err = errors.Join(err, b.Close()) // it was not loaded

@@ -75,44 +75,44 @@ func (s service) Backends() []admin.Backend { return showBackends(s.d.frontswap.
 
 // Load implements admin.Service.
 func (s service) Load(r admin.LoadRequest) (admin.Backend, error) {
-	kind, name, size, err := s.checkLoad(r)
+	c, err := s.checkLoad(r)
 	if err != nil {
 		return admin.Backend{}, err
 	}
-	if err := s.d.loadRequested(kind, name, size); err != nil {
+	if err := s.d.loadRequested(c); err != nil {
 		return admin.Backend{}, err
 	}
-	b, found := findBackend(s.d.frontswap, name)
+	b, found := findBackend(s.d.frontswap, c.Name)
 	if !found {
-		return admin.Backend{}, errors.New("backend " + name + " was loaded, and unloaded at once by somebody else")
+		return admin.Backend{}, errors.New("backend " + c.Name + " was loaded, and unloaded at once by somebody else")
 	}
 	return showBackend(b), nil
 }
 
 // checkLoad fills in what a request leaves out.
-func (s service) checkLoad(r admin.LoadRequest) (kind, name string, size int64, err error) {
+func (s service) checkLoad(r admin.LoadRequest) (config.Backend, error) {
 	if !slices.Contains(Kinds(), r.Kind) {
-		return "", "", 0, &admin.Error{
+		return config.Backend{}, &admin.Error{
 			Status: http.StatusBadRequest, Message: fmt.Sprintf("there is no backend of the kind %q", r.Kind),
 			Hint: "use " + strings.Join(Kinds(), " or "),
 		}
 	}
-	name = r.Name
+	name := r.Name
 	if name == "" {
 		name = r.Kind
 	}
 	if wrong := config.CheckBackendName(name); wrong != nil {
-		return "", "", 0, &admin.Error{Status: http.StatusBadRequest, Message: wrong.Problem, Hint: wrong.Hint}
+		return config.Backend{}, &admin.Error{Status: http.StatusBadRequest, Message: wrong.Problem, Hint: wrong.Hint}
 	}
 	text := r.Size
 	if text == "" {
 		text = config.DefaultBackendSize
 	}
-	size, err = config.BackendSize(text, s.d.options.RAM)
+	size, err := config.BackendSize(text, s.d.options.RAM)
 	if err != nil {
-		return "", "", 0, &admin.Error{Status: http.StatusBadRequest, Message: "size: " + err.Error(), Hint: config.SizeSyntax}
+		return config.Backend{}, &admin.Error{Status: http.StatusBadRequest, Message: "size: " + err.Error(), Hint: config.SizeSyntax}
 	}
-	return r.Kind, name, size, nil
+	return config.Backend{Kind: r.Kind, Name: name, Size: size, Zcache: config.DefaultZcache()}, nil
 }
 
 // Unload implements admin.Service.
@@ -172,6 +172,7 @@ func showBackend(b frontswap.BackendStatus) admin.Backend {
 		Name: b.Name, Kind: b.Kind, State: b.State.String(), Reason: b.Reason,
 		Pages: b.Pages, SameFilledPages: b.Stats.SameFilledPages,
 		StoredBytes: b.Stats.StoredBytes, HeldBytes: b.Stats.HeldBytes, LimitBytes: b.Stats.LimitBytes,
+		MaxBytes: b.Stats.MaxBytes, Stall: b.Stats.Stall, IncompressiblePages: b.Stats.Incompressible,
 		Refused: map[string]uint64{}, Moved: map[string]uint64{}, LoadErrors: b.LoadErrors, CorruptLoads: b.Stats.CorruptLoads,
 	}
 	for reason := backends.Accepted + 1; reason < backends.Refusals; reason++ {
@@ -179,6 +180,10 @@ func showBackend(b frontswap.BackendStatus) admin.Backend {
 	}
 	for movement := range backends.Movements {
 		shown.Moved[movement.String()] = b.Stats.Moved[movement]
+	}
+	shown.Settings, shown.Codecs = showSettings(b.Backend), []admin.Codec{}
+	for _, c := range b.Stats.Codecs {
+		shown.Codecs = append(shown.Codecs, admin.Codec{Name: c.Name, Pages: c.Pages, Bytes: c.Bytes})
 	}
 	if !b.Drain.Started.IsZero() {
 		p := progress(b.Drain, time.Now())
