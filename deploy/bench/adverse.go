@@ -68,7 +68,7 @@ func measureAdverse(ctx context.Context, pages *corpus.Corpus, o options) (_ []a
 	measure := func(n int) (cell, error) {
 		return read.measure(ctx, process, conn, content, o.seed+uint64(n), o.cell)
 	}
-	if _, err := measure(0); err != nil { // what is compressed behind is done after it
+	if err := awaitIdle(ctx, process.pid()); err != nil {
 		return nil, err
 	}
 	var last cell

@@ -77,7 +77,7 @@ func swapPattern(c *client.Content, seed uint64) client.Workload {
 type cell struct {
 	rate      float64 // requests a second, without the pauses between bursts
 	p50, p99  float64 // µs, of reads; of writes if there are no reads; of whole bursts
-	processor float64 // the server's, seconds for a million requests
+	processor float64 // the server's, seconds for a million requests, until it is idle again
 }
 
 // missing is a figure that there is none of.
@@ -104,6 +104,9 @@ func (c column) measure(ctx context.Context, process *running, conn *client.Conn
 	}
 	result, latencies, err := c.run(ctx, conns, content, seed, duration)
 	if err != nil {
+		return cell{}, err
+	}
+	if err := awaitIdle(ctx, process.pid()); err != nil {
 		return cell{}, err
 	}
 	after, err := processorTime(process.pid())

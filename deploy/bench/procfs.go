@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +22,56 @@ func processorTime(pid int) (time.Duration, error) {
 		return 0, fmt.Errorf("processor time of process %d: %w", pid, err)
 	}
 	return time.Duration(used.Nano()), nil
+}
+
+// When a server counts as idle: in each of idleLooks looks in a row it had used
+// less than idleShare of one processor, and had no thread that wanted to run.
+const (
+	idleLook  = 10 * time.Millisecond
+	idleLooks = 2
+	idleShare = 0.03
+	idleLimit = 10 * time.Second
+)
+
+// awaitIdle waits until the process has done what it left for later. One that is
+// never idle is not waited for longer than idleLimit.
+func awaitIdle(ctx context.Context, pid int) error {
+	last, err := processorTime(pid)
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(idleLook)
+	defer tick.Stop()
+	for looks, start := 0, time.Now(); looks < idleLooks && time.Since(start) < idleLimit; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		now, err := processorTime(pid)
+		if err != nil {
+			return err
+		}
+		if looks++; (now-last).Seconds() > idleShare*idleLook.Seconds() || wantsToRun(pid) {
+			looks = 0
+		}
+		last = now
+	}
+	return nil
+}
+
+// wantsToRun says whether a thread of the process runs, or would if it were given
+// a processor.
+func wantsToRun(pid int) bool {
+	paths, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // the pattern is well-formed
+	for _, path := range paths {
+		text, _ := os.ReadFile(path) // a thread that ended meanwhile wants nothing
+		// The name before it may hold anything.
+		if end := bytes.LastIndex(text, []byte(") ")); end >= 0 && bytes.HasPrefix(text[end:], []byte(") R")) {
+			return true
+		}
+	}
+	return false
 }
 
 // ownProcessorTime is what this process has used.

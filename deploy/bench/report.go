@@ -87,7 +87,7 @@ func printServers(out io.Writer, all []results, o options) {
 	printColumns(out, all, "%.2f", func(r *results, n, i int) float64 {
 		return r.rounds[n].cells[i].rate / all[0].rounds[n].cells[i].rate
 	})
-	fmt.Fprintln(out, "\nserver's processor time, seconds for a million requests (burst: what it does in the pauses too)")
+	fmt.Fprintln(out, "\nserver's processor time, seconds for a million requests, with what it left for later")
 	printColumns(out, all, "%.2f", func(r *results, n, i int) float64 { return r.rounds[n].cells[i].processor })
 	fmt.Fprintln(out, "\nlatency p50, µs (of reads where there are any; of a whole burst)")
 	printColumns(out, all, "%.0f", func(r *results, n, i int) float64 { return r.rounds[n].cells[i].p50 })
