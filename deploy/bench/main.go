@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -61,7 +62,7 @@ func parseOptions(arguments []string) (options, error) {
 	set.Uint64Var(&o.seed, "seed", 1, "seed of the corpus' order and of the workloads")
 	set.IntVar(&o.rounds, "rounds", 3, "rounds of all servers in turn")
 	set.DurationVar(&o.cell, "cell", time.Second, "time for each cell of the table")
-	set.IntVar(&o.adverse, "adverse", 5, "rounds of the adverse conditions for tmemd; 0 for none")
+	set.IntVar(&o.adverse, "adverse", 5, "rounds of the adverse conditions, if tmemd is measured; 0 for none")
 	servers := set.String("servers", strings.Join(allServers, ","), "servers to measure, of "+strings.Join(allServers, ", ")+", "+serverTier)
 	set.StringVar(&o.tmemd, "tmemd", "", "tmemd `binary` to measure (default: built from ./cmd/tmemd)")
 	set.StringVar(&o.folder, "folder", os.TempDir(), "`folder` for sockets, storage and state")
@@ -108,7 +109,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if err := m.measureRounds(ctx, servers, zram == nil, pages, o); err != nil {
 		return err
 	}
-	if o.adverse > 0 {
+	if o.adverse > 0 && slices.Contains(o.servers, serverTmemd) {
 		if m.adverse, err = measureAdverse(ctx, pages, o); err != nil {
 			return err
 		}
