@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -52,7 +53,7 @@ func beginSlowReader(ctx context.Context, v *victim) (func() error, error) {
 		crawling.Wait()
 		conn.Close()
 		if failed == nil && received == 0 {
-			failed = fmt.Errorf("slow reader: it received nothing")
+			failed = errors.New("it received nothing")
 		}
 		return failed
 	}, nil
@@ -104,7 +105,7 @@ func beginStuckPage(ctx context.Context, v *victim) (func() error, error) {
 		}
 		// A bucket is 1.6 % wide.
 		if shortest := result.Reads.Quantile(0); shortest < v.options.stuck*9/10 {
-			return fmt.Errorf("stuck page: a read of it took %v only", shortest)
+			return fmt.Errorf("a read of it took %v only", shortest)
 		}
 		return v.setFaults(ctx)
 	}, nil
