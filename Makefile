@@ -46,7 +46,7 @@ fuzz: ## MINUTES for each target (default 1)
 bench: ## fill an export with real page content and report
 	$(GO) test -run '^$$' -bench . -benchmem ./deploy/bench ./tier ./backends/...
 
-bench-nbd: deps build ## the same side by side with other NBD servers
+bench-nbd: deps build ## side by side with other NBD servers and zram, quiet and disturbed, and the targets
 	$(GO) run ./deploy/bench -tmemd bin/tmemd
 
 bench-memory: ## memory for a page of a corpus of MIB MiB, beside a zram device; takes root

@@ -44,7 +44,7 @@ var outsiders = []struct {
 	{"crypto/tls", []string{"nbd", "cmd"}, "only what is on a network encrypts"},
 	{"golang.org/x/term", []string{"cmd"}, "the daemon's parts know no terminal"},
 	{"github.com/pelletier/go-toml", []string{"cmd"}, "packages take typed configurations"},
-	{"github.com/pojntfx/go-nbd/pkg/server", nil, "its server is an oracle in tests only"},
+	{"github.com/pojntfx/go-nbd/pkg/server", []string{"deploy/bench"}, "its server is an oracle in tests, and a peer to be measured; nothing is served with it"},
 	{"github.com/pojntfx/go-nbd/pkg/client", nil, "it works with its own server only"},
 	{"github.com/pojntfx/go-nbd", []string{"nbd", "tier", "deploy"}, "the protocol belongs to nbd, its Backend to tier"},
 	{"os/exec", []string{"deploy"}, "a daemon that serves swap starts no processes"},

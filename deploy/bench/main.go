@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -21,6 +22,9 @@ type options struct {
 	seed     uint64
 	rounds   int
 	cell     time.Duration
+	adverse  int           // rounds of the adverse conditions; 0 for none
+	idle     int           // clients that are attached in one of them
+	stuck    time.Duration // that storage keeps a page in another
 	servers  []string
 	tmemd    string // binary; built if empty
 	folder   string // for sockets, storage and state
@@ -58,6 +62,7 @@ func parseOptions(arguments []string) (options, error) {
 	set.Uint64Var(&o.seed, "seed", 1, "seed of the corpus' order and of the workloads")
 	set.IntVar(&o.rounds, "rounds", 3, "rounds of all servers in turn")
 	set.DurationVar(&o.cell, "cell", time.Second, "time for each cell of the table")
+	set.IntVar(&o.adverse, "adverse", 5, "rounds of the adverse conditions, if tmemd is measured; 0 for none")
 	servers := set.String("servers", strings.Join(allServers, ","), "servers to measure, of "+strings.Join(allServers, ", ")+", "+serverTier)
 	set.StringVar(&o.tmemd, "tmemd", "", "tmemd `binary` to measure (default: built from ./cmd/tmemd)")
 	set.StringVar(&o.folder, "folder", os.TempDir(), "`folder` for sockets, storage and state")
@@ -65,8 +70,9 @@ func parseOptions(arguments []string) (options, error) {
 	if err := set.Parse(arguments); err != nil {
 		return o, err
 	}
+	o.idle, o.stuck = 1000, time.Second
 	o.servers = strings.Split(*servers, ",")
-	if o.pages < 256 || o.rounds < 1 || o.cell <= 0 {
+	if o.pages < 256 || o.rounds < 1 || o.adverse < 0 || o.cell <= 0 {
 		err := errors.New("at least 256 pages, 1 round and some time for each cell are needed")
 		fmt.Fprintln(set.Output(), err)
 		return o, err
@@ -95,10 +101,23 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	results, err := measureServers(ctx, servers, pages, o)
-	if err != nil {
+	m := new(measured)
+	zram := zramHere()
+	if zram != nil {
+		fmt.Fprintf(out, "zram is left out: %v\n\n", zram)
+	}
+	if err := m.measureRounds(ctx, servers, zram == nil, pages, o); err != nil {
 		return err
 	}
-	printServers(out, results, o)
+	if o.adverse > 0 && slices.Contains(o.servers, serverTmemd) {
+		if m.adverse, err = measureAdverse(ctx, pages, o); err != nil {
+			return err
+		}
+	}
+	printServers(out, m.servers, o)
+	printZram(out, m.zram)
+	printAdverse(out, m.adverse, o)
+	printVerdict(out, m)
+	fmt.Fprintf(out, "\nLoad average at the end: %s.\n", loadAverage())
 	return nil
 }

@@ -47,6 +47,7 @@ func TestRun(t *testing.T) {
 	var out strings.Builder
 	o := options{
 		pages: 256, seed: 1, rounds: 2, cell: 10 * time.Millisecond,
+		adverse: 2, idle: 50, stuck: 50 * time.Millisecond,
 		servers: append([]string{serverTier}, allServers...), folder: os.TempDir(),
 	}
 	if err := run(t.Context(), o, &out); err != nil {
@@ -55,14 +56,16 @@ func TestRun(t *testing.T) {
 	t.Log(out.String())
 	for _, want := range []string{
 		"Go compile", "lz4 ratio", "allocations/page", "page map resident",
-		"engine alone, raw", "tier, zcache (lz4)", "tmemd, zcache (lz4)", "swap QD16", "Load average at the end",
+		"engine alone, raw", "tier, zcache (lz4)", "tmemd, zcache (lz4)", swapQD16, read4QD16, burst20,
+		titles[serverGoNBD], "go-nbd memory, raw has no swap QD16", "stuck page", "quiet again",
+		"engine alone to nbdkit raw", "Load average at the end",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in the report", want)
 		}
 	}
-	for _, name := range []string{serverNbdkit, serverZstd} {
-		if !strings.Contains(out.String(), nbdkitTitle(name)) && !strings.Contains(out.String(), name+" is left out") {
+	for _, name := range []string{serverNbdkit, serverZstd, serverQemu, serverKeep} {
+		if !strings.Contains(out.String(), titles[name]) && !strings.Contains(out.String(), name+" is left out") {
 			t.Errorf("nothing is said of %s", name)
 		}
 	}
@@ -80,7 +83,7 @@ func TestRunWithoutServer(t *testing.T) {
 		o := options{pages: 256, rounds: 1, cell: time.Millisecond, servers: []string{test.server}, tmemd: test.tmemd, folder: t.TempDir()}
 		servers, err := findServers(t.Context(), &strings.Builder{}, o)
 		if err == nil {
-			_, err = measureServers(t.Context(), servers, sampled(t, fewPages), o)
+			err = new(measured).measureRounds(t.Context(), servers, false, sampled(t, fewPages), o)
 		}
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("server %s %s: error %v, want %q", test.server, test.tmemd, err, test.want)

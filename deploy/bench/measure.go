@@ -10,49 +10,10 @@ import (
 	"github.com/tmemd/tmemd/deploy/corpus"
 )
 
-// checkEvery is the share of reads whose content is compared (M6).
-const checkEvery = 16
-
-// column is a workload at a depth: a column of the table.
-type column struct {
-	title string
-	depth int
-	make  func(c *client.Content, seed uint64) client.Workload
-	ends  bool // by itself, not after a time
-}
-
-var columns = []column{
-	{"fill QD16", 16, func(c *client.Content, _ uint64) client.Workload { return client.NewFill(c) }, true},
-	{"read QD1", 1, randomRead, false},
-	{"read QD16", 16, randomRead, false},
-	{"read QD64", 64, randomRead, false},
-	{"write QD16", 16, randomWrite, false},
-	{"swap QD16", 16, swapPattern, false},
-}
-
-func randomRead(c *client.Content, seed uint64) client.Workload {
-	return client.NewRandomRead(c, seed, checkEvery)
-}
-
-func randomWrite(c *client.Content, seed uint64) client.Workload {
-	return client.NewRandomWrite(c, seed)
-}
-
-func swapPattern(c *client.Content, seed uint64) client.Workload {
-	return client.NewSwap(c, seed, checkEvery)
-}
-
-// cell is one measurement of one server.
-type cell struct {
-	rate      float64       // requests a second
-	p50, p99  time.Duration // of reads; of writes if there are no reads
-	processor float64       // the server's, seconds for a million requests
-}
-
 // round is one server from start to end.
 type round struct {
 	cells       []cell  // as columns
-	bytesOfPage float64 // memory that the server took for each page
+	bytesOfPage float64 // memory that the server took for each page, or missing
 	others      float64 // share of the machine's processors that others used
 	stolen      float64 // share that the hypervisor gave to other machines
 }
@@ -63,11 +24,11 @@ type results struct {
 	rounds []round
 }
 
-// measureServers measures all servers in rounds (M2).
-func measureServers(ctx context.Context, servers []server, pages *corpus.Corpus, o options) ([]results, error) {
-	all := make([]results, len(servers))
+// measureRounds measures all servers in rounds (M2), and zram at the end of each.
+func (m *measured) measureRounds(ctx context.Context, servers []server, zram bool, pages *corpus.Corpus, o options) error {
+	m.servers = make([]results, len(servers))
 	for i, s := range servers {
-		all[i].server = s
+		m.servers[i].server = s
 	}
 	for n := range o.rounds {
 		for i := range servers {
@@ -76,12 +37,19 @@ func measureServers(ctx context.Context, servers []server, pages *corpus.Corpus,
 			folder := filepath.Join(o.folder, fmt.Sprintf("%s-%d", s.name, n))
 			r, err := measureServer(ctx, s, folder, pages, o)
 			if err != nil {
-				return nil, fmt.Errorf("measure %s: %w", s.name, err)
+				return fmt.Errorf("measure %s: %w", s.name, err)
 			}
-			all[turn].rounds = append(all[turn].rounds, r)
+			m.servers[turn].rounds = append(m.servers[turn].rounds, r)
+		}
+		if zram {
+			cells, err := measureZram(ctx, o.folder, pages, o)
+			if err != nil {
+				return err
+			}
+			m.zram = append(m.zram, cells)
 		}
 	}
-	return all, nil
+	return nil
 }
 
 // measureServer takes one server through all columns.
@@ -104,6 +72,10 @@ func measureServer(ctx context.Context, s server, folder string, pages *corpus.C
 	var r round
 	content := client.NewContent(pages, 0, pages.Pages())
 	for i, c := range columns {
+		if s.lacks[c.title] != "" {
+			r.cells = append(r.cells, missingCell)
+			continue
+		}
 		measured, err := c.measure(ctx, process, conn, content, o.seed+uint64(i), o.cell)
 		if err != nil {
 			return round{}, fmt.Errorf("%s: %w", c.title, err)
@@ -115,44 +87,18 @@ func measureServer(ctx context.Context, s server, folder string, pages *corpus.C
 				return round{}, err
 			}
 			r.bytesOfPage = float64(full-empty) / float64(pages.Pages())
+			if s.outside {
+				r.bytesOfPage = missing
+			}
 		}
 	}
 	r.others, r.stolen, err = load.stop()
 	return r, err
 }
 
-// measure runs the column's workload on the connection.
-func (c column) measure(ctx context.Context, process *running, conn *client.Conn, content *client.Content, seed uint64, duration time.Duration) (cell, error) {
-	if c.ends {
-		duration = 0
-	}
-	before, err := processorTime(process.pid())
-	if err != nil {
-		return cell{}, err
-	}
-	result, err := conn.Run(ctx, c.make(content, seed), client.Options{Depth: c.depth, Duration: duration})
-	if err != nil {
-		return cell{}, err
-	}
-	after, err := processorTime(process.pid())
-	if err != nil {
-		return cell{}, err
-	}
-	latencies := &result.Reads
-	if latencies.Count() == 0 {
-		latencies = &result.Writes
-	}
-	return cell{
-		rate:      result.Rate(),
-		p50:       latencies.Quantile(0.5),
-		p99:       latencies.Quantile(0.99),
-		processor: (after - before).Seconds() * 1e6 / float64(result.Requests()),
-	}, nil
-}
-
-// load watches what others do on the machine (M5).
+// load watches what others than this process and a server do on the machine (M5).
 type load struct {
-	pid     int
+	pid     int // of the server; 0 for none
 	machine machineTime
 	own     time.Duration
 	server  time.Duration
@@ -171,7 +117,9 @@ func (l *load) read() (err error) {
 	if l.own, err = ownProcessorTime(); err != nil {
 		return err
 	}
-	l.server, err = processorTime(l.pid)
+	if l.pid != 0 {
+		l.server, err = processorTime(l.pid)
+	}
 	return err
 }
 

@@ -1,46 +1,83 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// processorTime is what the process' threads have used. It is exact for threads
-// that live; what ended ones used is not in it, so it is asked for while the
-// same connections are open.
+// processorTime is what the process has used, ended threads included, to the
+// nanosecond. clock_getcpuclockid(3) says how the clock's number is made.
 func processorTime(pid int) (time.Duration, error) {
-	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	var used unix.Timespec
+	const scheduler = 2 // the kind of clock: what the scheduler counted
+	if err := unix.ClockGettime(int32(^pid<<3|scheduler), &used); err != nil {
+		return 0, fmt.Errorf("processor time of process %d: %w", pid, err)
+	}
+	return time.Duration(used.Nano()), nil
+}
+
+// When a server counts as idle: in each of idleLooks looks in a row it had used
+// less than idleShare of one processor, and had no thread that wanted to run.
+const (
+	idleLook  = 10 * time.Millisecond
+	idleLooks = 2
+	idleShare = 0.03
+	idleLimit = 10 * time.Second
+)
+
+// awaitIdle waits until the process has done what it left for later. One that is
+// never idle is not waited for longer than idleLimit.
+func awaitIdle(ctx context.Context, pid int) error {
+	last, err := processorTime(pid)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	var total time.Duration
+	tick := time.NewTicker(idleLook)
+	defer tick.Stop()
+	for looks, start := 0, time.Now(); looks < idleLooks && time.Since(start) < idleLimit; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		now, err := processorTime(pid)
+		if err != nil {
+			return err
+		}
+		if looks++; (now-last).Seconds() > idleShare*idleLook.Seconds() || wantsToRun(pid) {
+			looks = 0
+		}
+		last = now
+	}
+	return nil
+}
+
+// wantsToRun says whether a thread of the process runs, or would if it were given
+// a processor.
+func wantsToRun(pid int) bool {
+	paths, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // the pattern is well-formed
 	for _, path := range paths {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue // the thread ended meanwhile
+		text, _ := os.ReadFile(path) // a thread that ended meanwhile wants nothing
+		// The name before it may hold anything.
+		if end := bytes.LastIndex(text, []byte(") ")); end >= 0 && bytes.HasPrefix(text[end:], []byte(") R")) {
+			return true
 		}
-		first, _, _ := strings.Cut(string(text), " ")
-		nanoseconds, err := strconv.ParseInt(first, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w", path, err)
-		}
-		total += time.Duration(nanoseconds)
 	}
-	if len(paths) == 0 {
-		return 0, fmt.Errorf("process %d has no threads with schedstat", pid)
-	}
-	return total, nil
+	return false
 }
 
 // ownProcessorTime is what this process has used.
 func ownProcessorTime() (time.Duration, error) {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+	var usage unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
 		return 0, fmt.Errorf("getrusage: %w", err)
 	}
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), nil

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"os"
+	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -42,12 +46,15 @@ func TestOwnProcess(t *testing.T) {
 	if resident, err := residentBytes(os.Getpid()); err != nil || resident < 1<<20 {
 		t.Errorf("%d bytes resident, error %v", resident, err)
 	}
-	const nobody = 1 << 30
+	const nobody = 1 << 22 // the kernel numbers processes below it
 	if _, err := processorTime(nobody); err == nil {
 		t.Error("processor time of no process")
 	}
 	if _, err := residentBytes(nobody); err == nil {
 		t.Error("memory of no process")
+	}
+	if err := awaitIdle(t.Context(), nobody); err == nil {
+		t.Error("no process was waited for")
 	}
 	l, err := startLoad(os.Getpid())
 	if err != nil {
@@ -67,4 +74,23 @@ func TestMedian(t *testing.T) {
 			t.Errorf("median of %v is %v", test.values, got)
 		}
 	}
+}
+
+// TestAwaitIdle has a process that is busy until it is told to end.
+func TestAwaitIdle(t *testing.T) {
+	busy := exec.Command("sh", "-c", "while :; do :; done")
+	if err := busy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := awaitIdle(ctx, busy.Process.Pid); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a busy process counts as idle: %v", err)
+	}
+	_ = busy.Process.Signal(syscall.SIGSTOP)
+	if err := awaitIdle(t.Context(), busy.Process.Pid); err != nil {
+		t.Error(err)
+	}
+	_ = busy.Process.Kill()
+	_ = busy.Wait() // it was killed
 }

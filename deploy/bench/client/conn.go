@@ -54,27 +54,9 @@ type slot struct {
 
 // Dial opens an export of the server at an address of network "unix" or "tcp".
 func Dial(ctx context.Context, network, address, export string) (*Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	var dialer net.Dialer
-	socket, err := dialer.DialContext(ctx, network, address)
+	file, size, err := attach(ctx, network, address, export)
 	if err != nil {
-		return nil, fmt.Errorf("connect to NBD server: %w", err)
-	}
-	defer socket.Close()
-	stop := context.AfterFunc(ctx, func() { socket.Close() })
-	defer stop()
-	size, err := negotiate(socket, export)
-	if err != nil {
-		return nil, fmt.Errorf("connect to NBD server %s: %w", address, err)
-	}
-	filer, ok := socket.(interface{ File() (*os.File, error) })
-	if !ok {
-		return nil, fmt.Errorf("connect to NBD server: network %q has no socket", network)
-	}
-	file, err := filer.File()
-	if err != nil {
-		return nil, fmt.Errorf("connect to NBD server: %w", err)
+		return nil, err
 	}
 	return &Conn{
 		socket: file,
@@ -86,6 +68,43 @@ func Dial(ctx context.Context, network, address, export string) (*Conn, error) {
 		free:   make([]uint32, 0, MaxDepth),
 		epoch:  time.Now(),
 	}, nil
+}
+
+// Attach opens an export and returns the socket alone: a client that sits there
+// and costs nothing, until it is closed.
+func Attach(ctx context.Context, network, address, export string) (io.Closer, error) {
+	file, _, err := attach(ctx, network, address, export)
+	if err != nil {
+		return nil, err
+	}
+	file.Fd() // blocking, as Dial has it: the runtime's poller need not know it
+	return file, nil
+}
+
+func attach(ctx context.Context, network, address, export string) (*os.File, uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	var dialer net.Dialer
+	socket, err := dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, 0, fmt.Errorf("connect to NBD server: %w", err)
+	}
+	defer socket.Close()
+	stop := context.AfterFunc(ctx, func() { socket.Close() })
+	defer stop()
+	size, err := negotiate(socket, export)
+	if err != nil {
+		return nil, 0, fmt.Errorf("connect to NBD server %s: %w", address, err)
+	}
+	filer, ok := socket.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, 0, fmt.Errorf("connect to NBD server: network %q has no socket", network)
+	}
+	file, err := filer.File()
+	if err != nil {
+		return nil, 0, fmt.Errorf("connect to NBD server: %w", err)
+	}
+	return file, size, nil
 }
 
 // Size is the length of the export in bytes.

@@ -30,6 +30,20 @@ func NewContent(source Pages, first uint64, pages int) *Content {
 	return c
 }
 
+// Pages is how many pages the range has.
+func (c *Content) Pages() int { return len(c.holds) }
+
+// Part is pages pages of the content, from its page first on, for a connection of
+// its own. Parts that do not overlap can be used at the same time, while the
+// whole is not.
+func (c *Content) Part(first, pages int) *Content {
+	end := first + pages
+	return &Content{c.source, c.first + uint64(first), c.holds[first:end:end], c.busy[first:end:end]}
+}
+
+// Forget makes unknown what page i holds, so that no workload reads it at random.
+func (c *Content) Forget(i int) { c.holds[i] = unknown }
+
 // Reset forgets requests that a failed run left outstanding.
 func (c *Content) Reset() { clear(c.busy) }
 

@@ -11,6 +11,9 @@
 // once. The thread waits in the system call itself: waking a goroutine through
 // the runtime's poller takes longer, and at depth 1 that would be measured.
 //
+// [Attach] makes a client that does nothing, and [Conn.Crawl] one that reads its
+// replies slowly: company for a connection that is measured.
+//
 // # Invariants
 //
 //	C1  A request is outstanding from Workload.Next to Workload.Done, and Done is
