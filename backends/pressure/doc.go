@@ -46,5 +46,7 @@
 // # What is not promised
 //
 // That the host gets well: a pool at its floor shrinks no further. That the stall
-// was the pool's doing.
+// was the pool's doing. On a host whose own swap the pool serves, pressure is what
+// fills it: there a page in the pool frees more memory than an evicted one, at no
+// cost of a disk, and the floor should be high or the following turned off.
 package pressure

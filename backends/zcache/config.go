@@ -186,6 +186,9 @@ func (c *Cache) Configure(config Config) error {
 func (c *Cache) Update(change func(Config) (Config, error)) error {
 	c.exportsMu.Lock()
 	defer c.exportsMu.Unlock()
+	if c.closed {
+		return fmt.Errorf("configure zcache: it is closed")
+	}
 	old := c.config.Load()
 	config, err := change(old.Config)
 	if err != nil {

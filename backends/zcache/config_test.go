@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/backendtest"
@@ -24,6 +25,9 @@ func TestConfigure(t *testing.T) {
 		"raw":                func(c *zcache.Config) { c.Codec = zcache.Raw },
 		"no such codec":      func(c *zcache.Config) { c.Codec = 77 },
 		"accept at 101 %":    func(c *zcache.Config) { c.AcceptPercent = 101 },
+		"negative floor":     func(c *zcache.Config) { c.Floor = -1 },
+		"floor above limit":  func(c *zcache.Config) { c.Floor = 4<<20 + 1 },
+		"another source":     func(c *zcache.Config) { c.Pressure = &shortOf{} },
 		"less than nothing":  func(c *zcache.Config) { c.ColdPercent = -1 },
 		"more than there is": func(c *zcache.Config) { c.ColdPercent = 101 },
 	} {
@@ -53,10 +57,33 @@ func TestConfigure(t *testing.T) {
 	for _, s := range pages {
 		c.Invalidate(s.key, s.handle)
 	}
+	if wanted := errors.New("no"); !errors.Is(c.Update(func(c zcache.Config) (zcache.Config, error) { return c, wanted }), wanted) || c.Config().Codec != zcache.LZ4 {
+		t.Error("a change that was not wanted")
+	}
 	for _, codec := range c.Stats().Codecs {
 		if codec.Pages != 0 || codec.Bytes != 0 {
 			t.Errorf("with nothing left: %+v", codec)
 		}
+	}
+}
+
+// TestConfigureWhileClosing changes settings until the cache is closed: no panic,
+// and an error from then on.
+func TestConfigureWhileClosing(t *testing.T) {
+	c := newWith(t, quiet(4<<20))
+	failed := make(chan error)
+	go func() {
+		for n := int64(0); ; n++ {
+			if err := c.SetLimit(1<<20 + n%3<<20); err != nil {
+				failed <- err
+				return
+			}
+		}
+	}()
+	time.Sleep(time.Millisecond)
+	closeCache(t, c)
+	if err := <-failed; err.Error() != "configure zcache: it is closed" {
+		t.Error(err)
 	}
 }
 

@@ -35,6 +35,7 @@ type Cache struct {
 	// that Store looks it up with one atomic load.
 	exports   atomic.Pointer[map[uint32]bool]
 	exportsMu sync.Mutex // held to replace exports, config and background
+	closed    bool       // guarded by exportsMu
 
 	// background is the goroutines' owner while there is a host; see Init.
 	background atomic.Pointer[background]
@@ -311,6 +312,7 @@ func (c *Cache) Close() error {
 	c.evictions.Wait()
 	c.exportsMu.Lock() // Configure may be under way
 	defer c.exportsMu.Unlock()
+	c.closed = true
 	if err := c.arena.Close(); err != nil {
 		return fmt.Errorf("close zcache: %w", err)
 	}

@@ -21,8 +21,8 @@ func DefaultZcache() zcache.Config { return zcache.Config{SelfSizing: true} }
 // defaultWord stands for a setting's default.
 const defaultWord = "default"
 
-// zcacheSetting is one setting of a zcache. Its reset is what "default" does; the
-// zero value of the field is that, so most need none.
+// zcacheSetting is one setting of a zcache. The default of most is the zero value of
+// their field, which zcache fills in.
 type zcacheSetting struct {
 	key, example, about string
 
