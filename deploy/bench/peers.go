@@ -29,9 +29,8 @@ const (
 var allServers = []string{serverNbdkit, serverZstd, serverQemu, serverGoNBD, serverEngine, serverTmemd, serverKeep}
 
 // keepSetting is the line of a backend's configuration that has zcache keep
-// incompressible pages in memory. While it is empty the daemon has no such
-// setting, and the server is left out.
-const keepSetting = ""
+// incompressible pages in memory.
+const keepSetting = `incompressible = "keep"`
 
 // titles are what the report calls them.
 var titles = map[string]string{
@@ -89,9 +88,6 @@ func findServer(ctx context.Context, name string, o options) (server, error) {
 		path, err = findTmemd(ctx, o)
 		s.prepare = tmemd(path, "", "--backend", "zcache")
 	case serverKeep:
-		if keepSetting == "" {
-			return s, fmt.Errorf("zcache has no setting for it: %w", errAbsent)
-		}
 		path, err = findTmemd(ctx, o)
 		s.prepare = tmemd(path, "[[backend]]\nkind = \"zcache\"\n"+keepSetting+"\n")
 	default:
