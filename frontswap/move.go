@@ -212,7 +212,7 @@ func (b *block) wanted(page uint64) bool {
 		return false
 	}
 	if b.m.cold && w&referenced != 0 {
-		b.a.words[page].And(uint64(^referenced))
+		b.a.at(page).And(uint64(^referenced))
 		return false
 	}
 	return true

@@ -120,8 +120,22 @@ func (s *fakeService) DeleteExport(name string, removeStorage bool) error {
 	return &Error{Status: http.StatusConflict, Message: fmt.Sprint(name, " ", removeStorage)}
 }
 
+func (s *fakeService) ResizeExport(name string, r ResizeRequest) (Export, error) {
+	if r.Discard {
+		return Export{Name: name, Storage: Storage{Path: r.Size}}, nil
+	}
+	return Export{}, &Error{Status: http.StatusConflict, Message: name + " " + r.Size}
+}
+
 func TestCreateDelete(t *testing.T) {
 	c, ctx := startClient(t, &fakeService{}), context.Background()
+	resized, err := c.ResizeExport(ctx, "a/b", ResizeRequest{Size: "1GiB", Discard: true})
+	if err != nil || resized.Name != "a/b" || resized.Storage.Path != "1GiB" {
+		t.Errorf("ResizeExport = %+v, %v", resized, err)
+	}
+	if _, err := c.ResizeExport(ctx, "a/b", ResizeRequest{Size: "1GiB"}); err == nil || err.Error() != "a/b 1GiB" {
+		t.Errorf("ResizeExport: %v", err)
+	}
 	e, err := c.CreateExport(ctx, CreateRequest{Name: "x", Size: "1GiB", Storage: "/s", Writethrough: "sync"})
 	if err != nil || e.Name != "x" || e.Writethrough != "sync" || e.Storage.Path != "/s" {
 		t.Errorf("CreateExport = %+v, %v", e, err)

@@ -130,6 +130,12 @@ type CreateRequest struct {
 	Writethrough string `json:"writethrough,omitempty"` // default: off
 }
 
+// ResizeRequest asks for an export to get another size.
+type ResizeRequest struct {
+	Size    string `json:"size"`              // "8GiB", "100%" of RAM
+	Discard bool   `json:"discard,omitempty"` // give up what is beyond a new end
+}
+
 // DeleteRequest asks for an export to be deleted.
 type DeleteRequest struct {
 	RemoveStorage bool `json:"remove_storage,omitempty"`

@@ -32,6 +32,10 @@ type Export struct {
 	Created      bool   `json:"created,omitempty"`
 	Writethrough string `json:"writethrough,omitempty"` // of a created one
 
+	// Resized says that the size of an export of the configuration was changed by
+	// a request: it stands against the one that is configured.
+	Resized bool `json:"resized,omitempty"`
+
 	// Deleted says that the export is gone and its storage is left, with content
 	// that is not whole: whoever uses it under this name again empties it.
 	Deleted bool `json:"deleted,omitempty"`
