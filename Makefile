@@ -8,7 +8,7 @@ KERNELS     ?= 6.1,6.12
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
                python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev
 
-.PHONY: all build run test lint unit race interop e2e fuzz bench bench-nbd soak deps clean
+.PHONY: all build run test lint unit race interop e2e fuzz bench bench-nbd bench-drain soak deps clean
 
 all: build
 
@@ -47,6 +47,10 @@ bench: ## fill an export with real page content and report
 
 bench-nbd: deps build ## the same side by side with other NBD servers
 	$(GO) run ./deploy/bench -tmemd bin/tmemd
+
+bench-drain: deps ## what unloading costs, beside fio and plain writes; what a store costs without a backend
+	$(GO) run ./deploy/drainbench
+	$(GO) test -run '^$$' -bench StoreWithoutBackend -benchtime 1x ./tier
 
 soak: ## MINUTES of random requests, operators and faults, checked for linearizability
 	SOAK_MINUTES=$(or $(MINUTES),10) $(GO) test -race -count=1 -timeout 0 -run TestLinearizable ./tier

@@ -94,7 +94,7 @@ func TestMoves(t *testing.T) {
 	for _, test := range tests {
 		test.want.Backend, test.want.Done = "old", true
 		var last MoveEvent
-		if err := test.do(func(e MoveEvent) { last = e }); err != nil || last != test.want {
+		if err := test.do(func(e MoveEvent) { last = e }); err != nil || !reflect.DeepEqual(last, test.want) {
 			t.Errorf("got %+v, %v, want %+v", last, err, test.want)
 		}
 	}

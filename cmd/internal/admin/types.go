@@ -87,12 +87,14 @@ type Backend struct {
 // Progress is how far a move of a backend's pages is. Pages that the client drops meanwhile leave
 // without being moved, so moved and left need not add up to total.
 type Progress struct {
-	Running        bool    `json:"running"`
-	Total          uint64  `json:"total"` // pages when it began
-	Moved          uint64  `json:"moved"` // pages moved
-	Left           uint64  `json:"left"`  // pages to go
-	PagesPerSecond float64 `json:"pages_per_second"`
-	SecondsLeft    float64 `json:"seconds_left"` // 0 if it cannot be told
+	Running        bool              `json:"running"`
+	Total          uint64            `json:"total"`                 // pages when it began
+	Moved          uint64            `json:"moved"`                 // pages moved
+	Left           uint64            `json:"left"`                  // pages to go
+	ToStorage      uint64            `json:"to_storage"`            // of moved: storage has them
+	ToBackends     map[string]uint64 `json:"to_backends,omitempty"` // of moved: by the backend that took them
+	PagesPerSecond float64           `json:"pages_per_second"`
+	SecondsLeft    float64           `json:"seconds_left"` // 0 if it cannot be told
 }
 
 // Attachment is one NBD connection in use.
