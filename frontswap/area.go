@@ -153,6 +153,10 @@ func (a *Area) Owner(page uint64) Owner {
 	return owner
 }
 
+// Offers says whether there is a backend that Store would ask. REQUIRES: Lock
+// held for the pages that it is asked about (F3).
+func (a *Area) Offers() bool { return len(a.fs.active.Load().slots) > 0 }
+
 // Store offers the page to each backend in turn and reports whether one took
 // it. If not, the page is as it was: the caller writes storage and then calls
 // SetStorage. REQUIRES: Lock held.

@@ -499,6 +499,9 @@ func TestLifecyclesTogether(t *testing.T) {
 		if s := b.Stats(); s.Pages != 0 {
 			t.Errorf("%d pages left in an unloaded backend", s.Pages)
 		}
+		if n := b.Stats().Refused[backends.RefusedUnmanaged]; n != 0 {
+			t.Errorf("%d stores came before Init or after InvalidateArea", n) // F2
+		}
 	}
 }
 

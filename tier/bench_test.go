@@ -71,9 +71,14 @@ func BenchmarkStoreWithoutBackend(b *testing.B) {
 	}
 	// writePages as it is, but for Area.Store and the mode of writethrough.
 	bare := func(first uint64, p []byte) error {
-		d.area.Lock(first)
+		last := first + uint64(len(p)/pageSize)
+		for page := first; page < last; page++ {
+			d.area.Lock(page)
+		}
 		err := d.writeStorage(first, p)
-		d.area.Unlock(first)
+		for page := first; page < last; page++ {
+			d.area.Unlock(page)
+		}
 		return err
 	}
 	unasked := func(i uint64) error {
