@@ -9,6 +9,7 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/backendtest"
+	"github.com/tmemd/tmemd/backends/zcache"
 )
 
 // Tests for what went wrong in systems like this one; frontswap/INVARIANTS.md
@@ -147,5 +148,50 @@ func TestFirstWritesAtOnce(t *testing.T) {
 	}
 	if n := len(b.Keys()); n != 300 {
 		t.Errorf("%d copies of 300 pages", n)
+	}
+}
+
+// TestCodecSwitches: pages that were written under one codec are read back under
+// any other, while clients write and the codec is switched beneath them.
+func TestCodecSwitches(t *testing.T) {
+	f := newFrontswap()
+	d := openDevice(t, newMemoryStorage(600), f)
+	z, err := zcache.New(zcache.Config{Limit: 16 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	register(t, f, "z", z)
+	want := make([]byte, 600*pageSize)
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	wg.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if err := z.SetCodec([]zcache.Codec{zcache.Zstd, zcache.LZ4}[i%2]); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for i := range uint64(3000) {
+		page := int64(i * 37 % 600)
+		p := pages(1, i)
+		mustWrite(t, d, p, page*pageSize)
+		copy(want[page*pageSize:], p)
+		other := int64(i * 53 % 600)
+		if got := mustRead(t, d, pageSize, other*pageSize); !bytes.Equal(got, want[other*pageSize:][:pageSize]) {
+			t.Fatalf("page %d is not what was written", other)
+		}
+	}
+	close(done)
+	wg.Wait()
+	if _, err := f.Unregister(t.Context(), "z"); err != nil {
+		t.Fatal(err)
+	}
+	if got := mustRead(t, d, len(want), 0); !bytes.Equal(got, want) {
+		t.Error("wrong content once the cache is unloaded")
 	}
 }
