@@ -439,7 +439,11 @@ func TestEverythingAtOnce(t *testing.T) {
 	f := New(quiet())
 	const pages, writers = 4 * BlockPages, 4
 	disk := &memory{}
-	a := openArea(t, f, 1, pages, disk)
+	// Opened with one block and grown, so that its blocks share lock stripes.
+	a := openArea(t, f, 1, BlockPages, disk)
+	if err := a.Grow(pages, true); err != nil {
+		t.Fatal(err)
+	}
 	var mu sync.Mutex
 	used := []*backendtest.Map{}
 	newMap := func() *backendtest.Map {

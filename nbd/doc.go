@@ -50,6 +50,8 @@
 //	N7  In the steady state a request served in place allocates nothing and
 //	    takes no lock that another connection takes.
 //	N8  A request's errno is decided in export.check and errnoOf, nowhere else.
+//	N9  A connection is served with the size that it was told. ResizeExport makes
+//	    an export smaller only while it has no client.
 //
 // # Locks
 //

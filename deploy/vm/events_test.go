@@ -46,7 +46,7 @@ type operator struct {
 // act does one thing that makes sense now and says what.
 func (o *operator) act() string {
 	for {
-		if did := o.try(o.random.IntN(8)); did != "" {
+		if did := o.try(o.random.IntN(9)); did != "" {
 			return did
 		}
 	}
@@ -81,6 +81,10 @@ func (o *operator) try(what int) string {
 		return o.do("backend", "shrink", name, "--pages", fmt.Sprint(100+o.random.IntN(500)))
 	case 6:
 		return o.do("backend", "order", name)
+	case 7:
+		// The guest keeps the size that it knows, and must not notice.
+		grown := o.daemon.status(o.ctx).swap().Size + int64(1+o.random.IntN(64))<<20
+		return o.do("export", "resize", exportName, fmt.Sprint(grown))
 	}
 	modes := []string{"off", "async", "sync"}
 	return o.do("export", "set", exportName, "writethrough="+modes[o.random.IntN(len(modes))])
