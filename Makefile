@@ -8,7 +8,7 @@ KERNELS     ?= 6.1,6.12
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
                python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev
 
-.PHONY: all build run test lint unit race interop e2e fuzz bench bench-nbd bench-memory soak soak-resize deps clean
+.PHONY: all build run test lint unit race interop e2e fuzz bench bench-nbd bench-memory bench-drain soak soak-resize deps clean
 
 all: build
 
@@ -51,6 +51,10 @@ bench-nbd: deps build ## side by side with other NBD servers and zram, quiet and
 
 bench-memory: ## memory for a page of a corpus of MIB MiB, beside a zram device; takes root
 	$(GO) test -tags memory -count=1 -timeout 15m -v $(if $(filter-out 0,$(shell id -u)),-exec 'sudo -n MIB=$(MIB)') ./deploy/memory
+
+bench-drain: deps ## what unloading costs, beside fio and plain writes; what a store costs without a backend
+	$(GO) run ./deploy/drainbench
+	$(GO) test -run '^$$' -bench StoreWithoutBackend -benchtime 1x ./tier
 
 soak: ## MINUTES of random requests, operators and faults, checked for linearizability
 	SOAK_MINUTES=$(or $(MINUTES),10) $(GO) test -race -count=1 -timeout 0 -run TestLinearizable ./tier

@@ -150,7 +150,7 @@
 // # What is not promised
 //
 // To the backend: that pages are ever loaded; that page numbers are dense,
-// below the export's Pages, or arrive in any order; that its Stats are looked
+// below the export's Pages (an export may grow), or arrive in any order; that its Stats are looked
 // at; that Close comes at all, since processes get killed.
 //
 // By the backend: that a page survives the process; that anything is stored

@@ -31,15 +31,19 @@ type AreaConfig struct {
 // counters. The tier owns it and calls it from every request; drains call it
 // from theirs. Methods say which lock of the page the caller holds.
 type Area struct {
-	fs      *Frontswap      // immutable
-	name    string          // immutable
-	id      uint32          // immutable
-	length  uint64          // immutable: pages
-	storage Storage         // immutable
-	fresh   Owner           // immutable: what OwnerNone means here, none or hole
-	words   []atomic.Uint64 // each guarded by its page's lock; atomic so that counting may look without
-	memory  *sharedmem.Region
-	locks   *pageLocks
+	fs      *Frontswap // immutable
+	name    string     // immutable
+	id      uint32     // immutable
+	storage Storage    // immutable
+	fresh   Owner      // immutable: what OwnerNone means here, none or hole
+	locks   *pageLocks // immutable
+
+	// words is the page map. Each word is guarded by its page's lock, and atomic so
+	// that counting may look without. A longer map replaces it when the area grows,
+	// see resize.go; it never gets shorter.
+	words  atomic.Pointer[[]atomic.Uint64]
+	memory *sharedmem.Region // what it is made of
+	length atomic.Uint64     // pages, no more than words; changed by Grow and Shrink
 
 	// life is held for reading by whoever walks the map outside a request, and
 	// for writing by Close. closed is closed when Close is done.
@@ -79,15 +83,16 @@ func newArea(fs *Frontswap, c AreaConfig) (*Area, error) {
 	if c.Pages == 0 || c.Pages > backends.MaxPages {
 		return nil, fmt.Errorf("open area %s: %d pages is not between 1 and %d", c.Name, c.Pages, uint64(backends.MaxPages))
 	}
-	memory, err := sharedmem.NewFile("page map", int64(c.Pages)*8)
+	memory, err := sharedmem.NewFile("page map", int64(c.Pages)*wordSize)
 	if err != nil {
 		return nil, fmt.Errorf("open area %s: %w", c.Name, err)
 	}
 	a := &Area{
-		fs: fs, name: c.Name, length: c.Pages, fresh: OwnerNone, id: c.ID, storage: c.Storage, memory: memory,
-		words: unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(unsafe.SliceData(memory.Bytes()))), c.Pages),
+		fs: fs, name: c.Name, fresh: OwnerNone, id: c.ID, storage: c.Storage, memory: memory,
 		locks: newPageLocks(c.Pages), closed: make(chan struct{}),
 	}
+	a.publishWords()
+	a.length.Store(c.Pages)
 	if c.Empty {
 		a.fresh = OwnerHole
 	}
@@ -96,7 +101,7 @@ func newArea(fs *Frontswap, c AreaConfig) (*Area, error) {
 }
 
 // Pages is the area's length in pages.
-func (a *Area) Pages() uint64 { return a.length }
+func (a *Area) Pages() uint64 { return a.length.Load() }
 
 // RLock locks the page for Load and Owner.
 func (a *Area) RLock(page uint64) { a.locks.lock(page, &modeRead) }
@@ -126,7 +131,17 @@ func (a *Area) UnlockUpdate(page uint64) { a.locks.unlock(page, lockUpdate) }
 // upgrade turns LockUpdate into Lock.
 func (a *Area) upgrade(page uint64) { a.locks.lock(page, &modeUpgrade) }
 
-func (a *Area) word(page uint64) word { return word(a.words[page].Load()) }
+// at is the page's place in the map.
+func (a *Area) at(page uint64) *atomic.Uint64 { return &(*a.words.Load())[page] }
+
+func (a *Area) word(page uint64) word { return word(a.at(page).Load()) }
+
+// publishWords makes the map of the memory that there is.
+func (a *Area) publishWords() {
+	memory := a.memory.Bytes()
+	words := unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(unsafe.SliceData(memory))), len(memory)/wordSize)
+	a.words.Store(&words)
+}
 
 // Owner says who has the page. REQUIRES: any lock of the page held; without
 // one the answer may be of the past.
@@ -137,6 +152,10 @@ func (a *Area) Owner(page uint64) Owner {
 	}
 	return owner
 }
+
+// Offers says whether there is a backend that Store would ask. REQUIRES: Lock
+// held for the pages that it is asked about (F3).
+func (a *Area) Offers() bool { return len(a.fs.active.Load().slots) > 0 }
 
 // Store offers the page to each backend in turn and reports whether one took
 // it. If not, the page is as it was: the caller writes storage and then calls
@@ -212,7 +231,7 @@ func (a *Area) Load(page uint64, dst []byte) error {
 // written once for each look at it.
 func (a *Area) touch(page uint64, w word) {
 	if w&referenced == 0 {
-		a.words[page].Or(uint64(referenced))
+		a.at(page).Or(uint64(referenced))
 	}
 }
 
@@ -271,7 +290,7 @@ func (a *Area) Synced(page uint64) bool { return a.word(page)&synced != 0 }
 // has. REQUIRES: Lock or LockUpdate held since the page was copied.
 func (a *Area) SetSynced(page uint64) {
 	if a.Unsynced(page) {
-		a.words[page].Or(uint64(synced))
+		a.at(page).Or(uint64(synced))
 	}
 }
 
@@ -279,7 +298,7 @@ func (a *Area) SetSynced(page uint64) {
 // else than the backend's copy. REQUIRES: Lock held.
 func (a *Area) ClearSynced(page uint64) {
 	if a.Synced(page) {
-		a.words[page].And(uint64(^synced))
+		a.at(page).And(uint64(^synced))
 	}
 }
 
@@ -311,7 +330,7 @@ func (a *Area) InvalidatePage(page uint64) {
 // the old handle is freed (F1). REQUIRES: Lock held.
 func (a *Area) commit(page uint64, next word) {
 	old := a.word(page)
-	a.words[page].Store(uint64(next))
+	a.at(page).Store(uint64(next))
 	if old.owner() != next.owner() {
 		a.pages[old.owner()].Add(-1)
 		a.pages[next.owner()].Add(1)
@@ -353,15 +372,16 @@ func (a *Area) Stats() AreaStats {
 // Touched calls visit for each run of whole blocks of which anything was ever
 // committed, in ascending order, until it returns an error. All other pages are
 // as they were when the area was opened; a page that is committed for the first
-// time meanwhile may be missed.
+// time meanwhile may be missed. first is not below last if the area was made
+// shorter meanwhile.
 func (a *Area) Touched(visit func(first, last uint64) error) error {
 	for end := int64(0); ; {
 		var start int64
 		if start, end = a.memory.Touched(end); start == end {
 			return nil
 		}
-		first := uint64(start) / 8 / BlockPages * BlockPages
-		last := min((uint64(end)/8+BlockPages-1)/BlockPages*BlockPages, a.Pages())
+		first := uint64(start) / wordSize / BlockPages * BlockPages
+		last := min((uint64(end)/wordSize+BlockPages-1)/BlockPages*BlockPages, a.Pages())
 		if err := visit(first, last); err != nil {
 			return err
 		}

@@ -23,6 +23,9 @@
 //
 // # Invariants
 //
+// INVARIANTS.md lists the rules and historical bugs behind these, with the tests
+// that would notice.
+//
 //	F1  One word says where the newest copy of a page is. That changes only under the
 //	    page's exclusive lock, by one atomic store: data first, word second, then
 //	    the old handle is freed. Whoever holds any lock of the page may use the
@@ -45,6 +48,10 @@
 //	F7  A page that a backend had evicted leaves a shadow in its word (shadow.go): a
 //	    hint that no page depends on, counted and taken away by whoever reads the
 //	    page from storage, under any lock of it.
+//	F8  The page map never gets shorter and never moves: an area that grows gets a
+//	    longer view of the same memory, one that shrinks leaves words of zero
+//	    behind. So nobody has to stop for a resize. Page locks are striped by page
+//	    number and do not depend on the length.
 //
 // # States
 //
@@ -57,7 +64,12 @@
 //
 // # Lock order
 //
-//	Area.life → page locks (ascending; see pageLocks) → Frontswap.mu → a backend's own
+//	Area.life → page locks (ascending; see pageLocks) → move.loading → Frontswap.mu
+//	                                                  → a backend's own → move.mu
+//
+// A drain has two blocks in hand, each by a worker that holds the locks of that
+// block alone, as everybody does. Storage sees blocks begun in ascending order.
+// A worker that has read its block needs no lock of another one to get through.
 //
 // Backend.Init runs under Frontswap.mu and must not wait for page locks.
 // InvalidateArea and Close run without any lock of frontswap's, as a backend may
@@ -65,6 +77,9 @@
 // page is copied and no storage is touched under mu.
 //
 // # Not promised
+//
+// A grown area has the lock stripes of the length that it was opened with: one
+// that was very small has more neighbours in each.
 //
 // Pages that were on storage when a backend is loaded stay there; only new
 // stores find it. Counters of one snapshot are not of one instant. The state

@@ -137,5 +137,5 @@ func (f *Frontswap) beginUnload(ctx context.Context, name string, first func(*sl
 		<-running.ended
 		f.mu.Lock()
 	}
-	return f.newMoveLocked(ctx, s), nil
+	return f.newMoveLocked(ctx, s, func(*move) {}), nil
 }

@@ -205,7 +205,7 @@ func (a *Area) Close() error {
 	delete(a.fs.areas, a.id)
 	a.fs.byID.Delete(a.id)
 	a.fs.mu.Unlock()
-	a.words = nil
+	a.words.Store(new([]atomic.Uint64))
 	return a.memory.Close()
 }
 

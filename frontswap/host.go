@@ -38,7 +38,7 @@ func (h host) Rehandle(key backends.Key, old backends.Handle, next func() (backe
 	if !ok {
 		return false
 	}
-	a.words[key.Page].Store(uint64(makeWord(h.s.owner, handle) | w&(synced|referenced)))
+	a.at(key.Page).Store(uint64(makeWord(h.s.owner, handle) | w&(synced|referenced)))
 	return true
 }
 

@@ -76,12 +76,13 @@ func (f *Frontswap) Migrate(ctx context.Context, name string, n uint64) (uint64,
 // already, the second those that it made cold and nobody touched since. The
 // third is for pages that arrived behind the second.
 func (f *Frontswap) moveColdest(ctx context.Context, verb, name string, n uint64, to func(*move)) (uint64, error) {
-	m, err := f.beginMove(ctx, name)
+	m, err := f.beginMove(ctx, name, func(m *move) {
+		m.most, m.cold = n, true
+		to(m)
+	})
 	if err != nil {
 		return 0, fmt.Errorf("%s backend %s: %w", verb, name, err)
 	}
-	m.most, m.cold = n, true
-	to(m)
 	for pass := 0; pass < 3 && err == nil && m.moved.Load() < n; pass++ {
 		err = m.run()
 	}
@@ -94,7 +95,9 @@ func (f *Frontswap) moveColdest(ctx context.Context, verb, name string, n uint64
 	return m.moved.Load(), nil
 }
 
-func (f *Frontswap) beginMove(ctx context.Context, name string) (*move, error) {
+// beginMove begins a move that is not an unload; set says what it is to do,
+// before anybody else sees it.
+func (f *Frontswap) beginMove(ctx context.Context, name string, set func(*move)) (*move, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.findLocked(name)
@@ -106,7 +109,7 @@ func (f *Frontswap) beginMove(ctx context.Context, name string) (*move, error) {
 	case s.move != nil && s.move.running.Load():
 		return nil, ErrBusy
 	}
-	return f.newMoveLocked(ctx, s), nil
+	return f.newMoveLocked(ctx, s, set), nil
 }
 
 // Cancel ends the move of a backend's pages that runs: an unload leaves the

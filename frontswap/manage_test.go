@@ -114,8 +114,12 @@ func TestUnloadMovesDownTheChain(t *testing.T) {
 	if err := f.Order([]string{"first", "second"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Unregister(t.Context(), "second"); err != nil {
+	drained, err := f.Unregister(t.Context(), "second")
+	if err != nil {
 		t.Fatal(err)
+	}
+	if drained.Into["third"] != 100 || drained.Into["fourth"] != 50 || len(drained.Into) != 2 || drained.Stored() != 150 {
+		t.Errorf("the drain's numbers: %+v", drained)
 	}
 	if got := fmt.Sprint(len(first.Keys()), len(third.Keys()), len(fourth.Keys()), len(disk.pages)); got != "0 100 50 150" {
 		t.Errorf("pages went to first, third, fourth, storage: %s", got)
@@ -140,8 +144,12 @@ func TestReplace(t *testing.T) {
 	for page := range uint64(600) {
 		store(a, page, page)
 	}
-	if _, err := f.Replace(t.Context(), "old", "new", next); err != nil {
+	drained, err := f.Replace(t.Context(), "old", "new", next)
+	if err != nil {
 		t.Fatal(err)
+	}
+	if drained.Moved != 600 || drained.Into["new"] != 500 || drained.Into["last"] != 100 || drained.Stored() != 0 {
+		t.Errorf("the drain's numbers: %+v", drained)
 	}
 	if got := names(f); !slices.Equal(got, []string{"new", "last"}) {
 		t.Errorf("order is %v: the new one is not in the old one's place", got)
@@ -307,7 +315,7 @@ func TestMovesAtOnce(t *testing.T) {
 func TestCancelLeavesBackendFrozenAndThawable(t *testing.T) {
 	f := New(quiet())
 	disk := &memory{}
-	a := openArea(t, f, 1, 2*BlockPages, disk)
+	a := openArea(t, f, 1, 20*BlockPages, disk)
 	b := &backendtest.Map{}
 	mustRegister(t, f, "b", b)
 	for page := range a.Pages() {
@@ -332,7 +340,7 @@ func TestCancelLeavesBackendFrozenAndThawable(t *testing.T) {
 		t.Error("the backend takes no pages after cancel and thaw")
 	}
 	checkLoad(t, a, 1, 1000)
-	checkLoad(t, a, BlockPages+1, BlockPages+1)
+	checkLoad(t, a, 19*BlockPages+1, 19*BlockPages+1)
 	closeAll(t, []*Area{a}, b)
 }
 
@@ -431,7 +439,11 @@ func TestEverythingAtOnce(t *testing.T) {
 	f := New(quiet())
 	const pages, writers = 4 * BlockPages, 4
 	disk := &memory{}
-	a := openArea(t, f, 1, pages, disk)
+	// Opened with one block and grown, so that its blocks share lock stripes.
+	a := openArea(t, f, 1, BlockPages, disk)
+	if err := a.Grow(pages, true); err != nil {
+		t.Fatal(err)
+	}
 	var mu sync.Mutex
 	used := []*backendtest.Map{}
 	newMap := func() *backendtest.Map {
@@ -544,4 +556,50 @@ func TestShrinkGoesAround(t *testing.T) {
 		t.Errorf("%d pages left", left)
 	}
 	closeAll(t, []*Area{a, other}, b)
+}
+
+// TestStatusDuringMoves: whoever looks at the numbers of moves may do so at any
+// moment. The race detector watches.
+func TestStatusDuringMoves(t *testing.T) {
+	f := New(quiet())
+	a := openArea(t, f, 1, 300, &memory{})
+	b, next := &backendtest.Map{}, &backendtest.Map{}
+	mustRegister(t, f, "b", b)
+	for page := range uint64(300) {
+		store(a, page, page)
+	}
+	mustRegister(t, f, "next", next)
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			for _, s := range f.Backends() {
+				if d := s.Drain; d.Stored() > d.Moved || d.Moved > 300 {
+					t.Errorf("numbers that cannot be: %+v", d)
+				}
+			}
+		}
+	})
+	for range 20 {
+		if n, err := f.Migrate(t.Context(), "b", 5); n != 5 || err != nil {
+			t.Errorf("migrate: %d, %v", n, err)
+		}
+		if n, err := f.Shrink(t.Context(), "b", 5); n != 5 || err != nil {
+			t.Errorf("shrink: %d, %v", n, err)
+		}
+	}
+	if d := f.Backends()[0].Drain; d.Moved != 5 || d.Stored() != 5 || len(d.Into) != 0 {
+		t.Errorf("the last shrink: %+v", d)
+	}
+	if _, err := f.Unregister(t.Context(), "b"); err != nil {
+		t.Error(err)
+	}
+	close(done)
+	wg.Wait()
+	closeAll(t, []*Area{a}, b, next)
 }

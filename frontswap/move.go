@@ -4,7 +4,10 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +26,7 @@ type move struct {
 	total   uint64 // pages of the backend when it started
 	rank    int    // the backend's order when it started
 
+	// Immutable once the move is in its slot.
 	most        uint64 // stop after so many
 	cold        bool   // pass over pages that were referenced since the last look
 	keepRefused bool   // pages that no backend takes stay where they are
@@ -35,6 +39,11 @@ type move struct {
 
 	running atomic.Bool
 	moved   atomic.Uint64
+
+	loading sync.Mutex // held by the worker that reads from the backend; taken after page locks
+
+	mu   sync.Mutex        // taken last of all
+	into map[string]uint64 // of moved, by the backend that took them; guarded by mu
 }
 
 // Drain is a snapshot of a move of a backend's pages.
@@ -44,17 +53,38 @@ type Drain struct {
 	Total   uint64 // pages that the backend had when the move started
 	Moved   uint64 // pages moved so far
 	Left    uint64 // pages that the backend still has
+
+	// Of the moved ones, those that went to backends, by name; storage has the
+	// others, written there or synced before.
+	Into map[string]uint64
+
+	BufferBytes int64 // memory that it takes while it runs
+}
+
+// Stored is how many of the moved pages storage has.
+func (d *Drain) Stored() uint64 {
+	stored := d.Moved
+	for _, n := range d.Into {
+		stored -= min(n, stored)
+	}
+	return stored
 }
 
 func (m *move) snapshot(left uint64) Drain {
-	return Drain{Running: m.running.Load(), Started: m.started, Total: m.total, Moved: m.moved.Load(), Left: left}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return Drain{
+		Running: m.running.Load(), Started: m.started, Total: m.total, Moved: m.moved.Load(), Left: left,
+		Into: maps.Clone(m.into), BufferBytes: int64(m.workers()) * blockBytes,
+	}
 }
 
-// newMoveLocked begins a move of all pages of s. REQUIRES: mu held.
-func (f *Frontswap) newMoveLocked(ctx context.Context, s *slot) *move {
+// newMoveLocked begins a move of all pages of s, or of those that set makes it be
+// about. REQUIRES: mu held.
+func (f *Frontswap) newMoveLocked(ctx context.Context, s *slot, set func(*move)) *move {
 	m := &move{
 		fs: f, from: s, started: time.Now(), total: f.pagesLocked(s), rank: s.order, ended: make(chan struct{}),
-		most: ^uint64(0),
+		most: ^uint64(0), into: map[string]uint64{},
 	}
 	m.ctx, m.cancel = context.WithCancelCause(ctx)
 	m.running.Store(true)
@@ -62,6 +92,7 @@ func (f *Frontswap) newMoveLocked(ctx context.Context, s *slot) *move {
 		m.areas = append(m.areas, a)
 	}
 	slices.SortFunc(m.areas, func(a, b *Area) int { return cmp.Compare(a.id, b.id) })
+	set(m)
 	s.move = m
 	return m
 }
@@ -78,7 +109,7 @@ func (m *move) endLocked() {
 // hand. From the start each time, the pages at the front would go first,
 // however hot.
 func (m *move) run() error {
-	buffer, err := sharedmem.NewPrivate("drain buffer", BlockPages*backends.PageSize)
+	buffer, err := sharedmem.NewPrivate("drain buffer", int64(m.workers())*blockBytes)
 	if err != nil {
 		return err
 	}
@@ -137,7 +168,8 @@ func (m *move) area(a *Area, from, to uint64, buffer []byte) error {
 
 // blocks REQUIRES: a.life held for reading.
 func (m *move) blocks(a *Area, from, to uint64, buffer []byte) error {
-	return a.Touched(func(first, last uint64) error {
+	w := m.startWorkers(a, buffer)
+	err := a.Touched(func(first, last uint64) error {
 		first, last = max(first, from), min(last, to)
 		for ; first < last && !a.closing.Load() && m.moved.Load() < m.most; first += BlockPages {
 			if m.cold {
@@ -146,13 +178,13 @@ func (m *move) blocks(a *Area, from, to uint64, buffer []byte) error {
 			if m.ctx.Err() != nil {
 				return context.Cause(m.ctx)
 			}
-			b := block{m: m, a: a, first: first, n: int(min(BlockPages, last-first)), buffer: buffer}
-			if err := b.move(); err != nil {
+			if err := w.do(span{first, int(min(BlockPages, last-first))}); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+	return w.end(err)
 }
 
 // storageWord is the word of a page that the move leaves on storage.
@@ -171,9 +203,10 @@ type block struct {
 	n      int
 	buffer []byte // room for all its pages
 
-	// next is what each page's word will be; 0 for a page that stays.
-	mine [BlockPages]bool
-	next [BlockPages]word
+	mine  [BlockPages]bool  // pages that are locked, to be moved
+	waits [BlockPages]bool  // of these, those whose data is in the buffer, for storage
+	next  [BlockPages]word  // what a page's word will be; 0 for one that stays
+	into  [BlockPages]*slot // the backend that took it, nil for storage
 }
 
 // move moves the pages of the block that are the backend's. A page that becomes
@@ -207,13 +240,28 @@ func (b *block) move() error {
 			b.a.upgrade(page)
 			b.a.commit(page, b.next[i])
 			b.a.Unlock(page)
-			b.m.moved.Add(1)
 			if b.m.evicts {
 				b.m.from.evicted.Add(1)
 			}
 		}
 	}
+	b.account()
 	return err
+}
+
+// account counts the pages that have moved.
+func (b *block) account() {
+	b.m.mu.Lock()
+	defer b.m.mu.Unlock()
+	for i := range b.n {
+		if b.next[i] == 0 {
+			continue
+		}
+		b.m.moved.Add(1)
+		if b.into[i] != nil {
+			b.m.into[b.into[i].name]++
+		}
+	}
 }
 
 // wanted says whether the page is to be moved. Looking for cold pages gives a
@@ -224,67 +272,77 @@ func (b *block) wanted(page uint64) bool {
 		return false
 	}
 	if b.m.cold && w&referenced != 0 {
-		b.a.words[page].And(uint64(^referenced))
+		b.a.at(page).And(uint64(^referenced))
 		return false
 	}
 	return true
 }
 
 // copy moves the data of the pages that are mine: to a backend that takes it,
-// else runs of neighbours to storage in one piece. REQUIRES: LockUpdate held
-// for each of them.
+// else runs of neighbours to storage in one piece. What was read before a page
+// that cannot be is written all the same. REQUIRES: LockUpdate held for each of
+// them.
 func (b *block) copy() error {
+	failed := b.loadAll()
+	for start := 0; start < b.n; start++ {
+		end := start
+		for end < b.n && b.waits[end] {
+			end++
+		}
+		if err := b.write(start, end); err != nil {
+			return err
+		}
+		start = end
+	}
+	return failed
+}
+
+// loadAll reads the pages that are mine, until one cannot be read.
+func (b *block) loadAll() error {
+	// One block at a time, so that a drain takes no more than one processor for
+	// what the backend has to decompress, while storage is at work on another block.
+	b.m.loading.Lock()
+	defer b.m.loading.Unlock()
 	// After the locks, never before: F3 rests on it for moves too.
 	var to []*slot
 	if !b.m.toStorage {
 		to = b.a.fs.active.Load().after(b.m.from, b.m.rank)
 	}
-	start := 0 // of the run that waits in the buffer
-	for i := 0; i <= b.n; i++ {
-		if i < b.n && b.mine[i] && b.a.word(b.first+uint64(i))&synced != 0 && len(to) == 0 {
-			// Storage has it already; the run before it is written below.
-			if err := b.write(start, i); err != nil {
+	for i := range b.n {
+		switch {
+		case !b.mine[i]:
+		case b.a.word(b.first+uint64(i))&synced != 0 && len(to) == 0:
+			b.next[i] = makeWord(OwnerStorage, 0) // storage has it already
+		default:
+			if err := b.load(i, to); err != nil {
 				return err
 			}
-			b.next[i] = b.m.storageWord()
-			start = i + 1
-			continue
-		}
-		waits := false
-		if i < b.n && b.mine[i] {
-			var err error
-			if waits, err = b.load(i, to); err != nil {
-				return err
-			}
-		}
-		if !waits {
-			if err := b.write(start, i); err != nil {
-				return err
-			}
-			start = i + 1
 		}
 	}
 	return nil
 }
 
-// load reads a page into its place in the buffer and offers it to the backends;
-// waits is true if it has to go to storage.
-func (b *block) load(i int, to []*slot) (waits bool, err error) {
+// load reads a page into its place in the buffer and offers it to the backends.
+func (b *block) load(i int, to []*slot) error {
 	page := b.first + uint64(i)
+	if i%yieldPages == 0 && !b.m.cold {
+		runtime.Gosched()
+	}
 	data := b.buffer[i*backends.PageSize:][:backends.PageSize]
 	w := b.a.word(page)
 	if err := b.a.loadFrom(b.m.from, page, w, data); err != nil {
 		if w&synced == 0 {
-			return false, err
+			return err
 		}
 		b.next[i] = b.m.storageWord()
-		return false, nil
+		return nil
 	}
 	if handle, s := b.a.offer(to, page, data); s != nil {
-		b.next[i] = makeWord(s.owner, handle) | w&synced
-		return false, nil
+		b.next[i], b.into[i] = makeWord(s.owner, handle)|w&synced, s
+		return nil
 	}
-	return !b.m.keepRefused, nil
+	b.waits[i] = !b.m.keepRefused
+	return nil
 }
 
 // write writes the pages from start to before end, which wait in the buffer, to

@@ -41,7 +41,7 @@ func (a *Area) FromStorage(first, last uint64) {
 func (a *Area) refault(page uint64, w word) {
 	owner := Owner(w.handle() >> shadowOwnerShift)
 	index, ok := owner.backendSlot()
-	if !a.words[page].CompareAndSwap(uint64(w), uint64(makeWord(OwnerStorage, 0))) || !ok {
+	if !a.at(page).CompareAndSwap(uint64(w), uint64(makeWord(OwnerStorage, 0))) || !ok {
 		return
 	}
 	s := a.fs.slots[index].Load()

@@ -29,6 +29,9 @@ func (o Owner) backendSlot() (slot int, ok bool) {
 	return int(o) - int(firstBackendOwner), o >= firstBackendOwner && int(o) < owners
 }
 
+// wordSize is what a word takes, in bytes.
+const wordSize = 8
+
 // word is one entry of the page map: all that is known about a page.
 //
 //	bit  0–47  the owner's handle, if that is a backend; a shadow, if it is storage

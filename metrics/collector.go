@@ -123,7 +123,10 @@ func (e emitter) backend(b frontswap.BackendStatus) {
 	}
 	if !b.Drain.Started.IsZero() {
 		e.gauge(drainRunning, truth(b.Drain.Running), b.Name)
-		e.gauge(drainMoved, float64(b.Drain.Moved), b.Name)
+		e.gauge(drainMoved, float64(b.Drain.Stored()), b.Name, "storage")
+		for _, into := range slices.Sorted(maps.Keys(b.Drain.Into)) {
+			e.gauge(drainMoved, float64(b.Drain.Into[into]), b.Name, into)
+		}
 		e.gauge(drainLeft, float64(b.Drain.Left), b.Name)
 	}
 }

@@ -45,7 +45,7 @@ var (
 	backendLoadErrors     = describe("backend_load_errors_total", "Loads that it owed and could not deliver.", "backend")
 	backendState          = describe("backend_state", "1 for the state that the backend is in.", "backend", "state")
 	drainRunning          = describe("drain_running", "1 while pages of the backend are being moved: by an unload, shrink or migration.", "backend")
-	drainMoved            = describe("drain_pages_moved", "Pages that the latest move moved.", "backend")
+	drainMoved            = describe("drain_pages_moved", "Pages that the latest move moved, by where they went: storage, or a backend.", "backend", "into")
 	drainLeft             = describe("drain_pages_left", "Pages that the backend still has.", "backend")
 
 	nbdRequests          = describe("nbd_requests_total", "Requests answered, errors included.", "export", "command")

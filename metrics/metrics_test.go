@@ -76,7 +76,7 @@ func someSnapshot() Snapshot {
 			},
 			{
 				Name: "old", Kind: "zcache", State: frontswap.StateDraining, Pages: 28,
-				Drain: frontswap.Drain{Running: true, Started: time.Unix(1700000000, 0), Total: 40, Moved: 12, Left: 28},
+				Drain: frontswap.Drain{Running: true, Started: time.Unix(1700000000, 0), Total: 40, Moved: 12, Left: 28, Into: map[string]uint64{"second": 5}, BufferBytes: 2097152},
 				Stats: backends.Stats{Memory: []sharedmem.Usage{{Purpose: "zcache arena", Mapped: 1 << 20, Resident: 65536}}},
 			},
 		},
@@ -164,7 +164,7 @@ func TestMemoryByPurpose(t *testing.T) {
 		"page map":        {16384 + 4096 + 1, 8192 + 1},
 		"storage buffers": {2097152, 2097152},
 		"zcache arena":    {1<<30 + 1<<20, 458752 + 65536},
-		"drain buffer":    {drainBuffer, drainBuffer},
+		"drain buffer":    {2097152, 2097152},
 		"nbd connections": {131072, 131072},
 		"nbd buffer pool": {262144, 262144},
 	}

@@ -1,15 +1,11 @@
 package metrics
 
 import (
-	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/sharedmem"
 	"github.com/tmemd/tmemd/frontswap"
 	"github.com/tmemd/tmemd/nbd"
 	"github.com/tmemd/tmemd/tier"
 )
-
-// drainBuffer is what a running drain maps, in bytes.
-const drainBuffer = frontswap.BlockPages * backends.PageSize
 
 // Snapshot is what one scrape shows.
 type Snapshot struct {
@@ -51,7 +47,7 @@ func (s Snapshot) MemoryByPurpose() []sharedmem.Usage {
 	for _, b := range s.Backends {
 		add(b.Stats.Memory...)
 		if b.Drain.Running {
-			add(sharedmem.Usage{Purpose: "drain buffer", Mapped: drainBuffer, Resident: drainBuffer})
+			add(sharedmem.Usage{Purpose: "drain buffer", Mapped: b.Drain.BufferBytes, Resident: b.Drain.BufferBytes})
 		}
 	}
 	buffers := s.NBD.Buffers

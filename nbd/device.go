@@ -1,13 +1,15 @@
 package nbd
 
 // Device is what an export serves. Requests arrive from many goroutines at
-// once; the server has checked that offset and length lie within Size.
+// once; the server has checked that offset and length lie within the size that
+// the client negotiated.
 //
 // Every method but Size may return an error, which becomes an NBD errno (see
 // errno.go) and never costs the connection. ReadAt and WriteAt are total: n is
 // len(p) exactly if err is nil.
 type Device interface {
-	// Size is the export's length in bytes, constant while it is served.
+	// Size is the export's length in bytes when it is added to a server, see
+	// ResizeExport for later.
 	Size() (int64, error)
 
 	// ReadAt fills p from offset off. It may wait for a disk or a network.

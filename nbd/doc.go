@@ -81,6 +81,8 @@
 //	N10 Each way to an export goes through Server.resolve or attach, which ask for
 //	    its Access. A client cannot tell an export that it may not open from one
 //	    that there is not.
+//	N11 A connection is served with the size that it was told. ResizeExport makes
+//	    an export smaller only while it has no client.
 //
 // # Locks
 //

@@ -33,12 +33,17 @@ var (
 	ErrExportInUse   = errors.New("export has clients attached")
 )
 
-// export is an Export while it is served.
+// export is an Export while it is served with one size. A resize puts another
+// one in its place; connections keep the one that they negotiated.
 type export struct {
-	Export               // immutable
-	size   uint64        // immutable, bytes
-	device guardedDevice // immutable
+	Export                     // immutable
+	size         uint64        // immutable, bytes
+	device       guardedDevice // immutable
+	*exportBooks               // immutable; one for all sizes of the export
+}
 
+// exportBooks are the accounts of an export.
+type exportBooks struct {
 	clients int          // connections in transmission; guarded by Server.mu
 	closed  CommandStats // of connections that are gone; guarded by Server.mu
 }
@@ -68,8 +73,8 @@ func newExport(e Export, s *Server) (*export, error) {
 	if err != nil {
 		return nil, fmt.Errorf("export %q: size of the device: %w", e.Name, err)
 	}
-	if size <= 0 || size%pageSize != 0 {
-		return nil, fmt.Errorf("export %q: the size must be a positive multiple of %d bytes, not %d", e.Name, pageSize, size)
+	if err := checkSize(e.Name, size); err != nil {
+		return nil, err
 	}
 	e.Name, e.Description = strings.Clone(e.Name), strings.Clone(e.Description)
 	e.Access = e.Access.clone()
@@ -77,7 +82,16 @@ func newExport(e Export, s *Server) (*export, error) {
 		Export: e,
 		size:   uint64(size),
 		device: guardedDevice{device: e.Device, log: s.log, panics: &s.panics},
+
+		exportBooks: new(exportBooks),
 	}, nil
+}
+
+func checkSize(name string, size int64) error {
+	if size <= 0 || size%pageSize != 0 {
+		return fmt.Errorf("export %q: the size must be a positive multiple of %d bytes, not %d", name, pageSize, size)
+	}
+	return nil
 }
 
 // transmissionFlags says what the export can do for a client of that framing.
@@ -188,6 +202,32 @@ func (s *Server) RemoveExport(name string) error {
 		}
 		s.removed.add(&e.closed)
 		s.exports = append(s.exports[:i:i], s.exports[i+1:]...)
+		return nil
+	}
+	return fmt.Errorf("export %q: %w", name, ErrExportUnknown)
+}
+
+// ResizeExport makes size bytes what clients are told that attach from now on.
+// Those that are attached keep the size that they know, since the protocol has no
+// way to tell them. So an export only gets smaller while it has no clients, and
+// ResizeExport fails with ErrExportInUse otherwise. The caller has made the
+// device longer before, or makes it shorter afterwards.
+func (s *Server) ResizeExport(name string, size int64) error {
+	if err := checkSize(name, size); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, e := range s.exports {
+		if e.Name != name {
+			continue
+		}
+		if uint64(size) < e.size && e.clients > 0 {
+			return fmt.Errorf("export %q: %w", name, ErrExportInUse)
+		}
+		resized := *e
+		resized.size = uint64(size)
+		s.exports[i] = &resized
 		return nil
 	}
 	return fmt.Errorf("export %q: %w", name, ErrExportUnknown)

@@ -3,6 +3,7 @@ package nbd
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -462,6 +463,75 @@ func TestExports(t *testing.T) {
 }
 
 // The hand-written codec agrees with go-nbd's structures.
+// TestResizeExport: each connection keeps the size that it was told, and the
+// books of an export are one, whatever sizes it had.
+func TestResizeExport(t *testing.T) {
+	s := startServer(t, Config{Exports: []Export{{Name: "other", Device: newMemoryDevice(4096)}, {Name: "a", Device: newMemoryDevice(16384)}}})
+	told := func(want uint64) {
+		t.Helper()
+		c := s.greeted(t, 1)
+		c.send(option(optInfo, infoData("a")))
+		if got := binary.BigEndian.Uint64(c.expectReply(optInfo, repInfo)[2:]); got != want {
+			t.Errorf("a new client is told %d bytes, want %d", got, want)
+		}
+		c.Close()
+	}
+	resize := func(size int64, want error) {
+		t.Helper()
+		if err := s.ResizeExport("a", size); !errors.Is(err, want) {
+			t.Errorf("resize to %d: %v, want %v", size, err, want)
+		}
+	}
+	resize(8192, nil)
+	told(8192)
+	first := s.attached(t, "a")
+	resize(16384, nil)
+	told(16384)
+	second := s.attached(t, "a")
+	resize(12288, ErrExportInUse)
+	told(16384)
+	for _, test := range []struct {
+		client *testClient
+		at     uint64
+		want   uint32
+	}{
+		{first, 4096, 0}, {first, 8192, errnoInvalid}, {second, 8192, 0}, {second, 16384, errnoInvalid},
+	} {
+		test.client.send(requestBytes(0, wireRead, 7, test.at, 4096))
+		reply := test.client.read(16)
+		if got := binary.BigEndian.Uint32(reply[4:]); got != test.want {
+			t.Errorf("read at %d: errno %d, want %d", test.at, got, test.want)
+		}
+		if test.want == 0 {
+			test.client.read(4096)
+		}
+	}
+	if x := s.Stats().Exports; len(x) != 2 || x[1].Clients != 2 || x[1].Size != 16384 || x[1].Commands[CommandRead].Requests != 4 || x[0].Commands[CommandRead].Requests != 0 {
+		t.Errorf("stats: %+v", x)
+	}
+	if err := s.RemoveExport("a"); !errors.Is(err, ErrExportInUse) {
+		t.Errorf("removed under two clients: %v", err)
+	}
+	second.Close()
+	eventually(t, "the second client is gone", func() bool { return s.Stats().Exports[1].Clients == 1 })
+	resize(8192, ErrExportInUse) // the first would not be hurt, but nobody asks that closely
+	first.Close()
+	eventually(t, "the first client is gone", func() bool { return s.Stats().Exports[1].Clients == 0 })
+	resize(4096, nil)
+	told(4096)
+	if x := s.Stats().Exports[1]; x.Commands[CommandRead].Requests != 4 || x.Commands[CommandRead].Errors != 2 {
+		t.Errorf("the books after all are gone: %+v", x.Commands[CommandRead])
+	}
+	for _, size := range []int64{0, -4096, 4095} {
+		if err := s.ResizeExport("a", size); err == nil {
+			t.Errorf("resized to %d bytes", size)
+		}
+	}
+	if err := s.ResizeExport("b", 4096); !errors.Is(err, ErrExportUnknown) {
+		t.Errorf("resize of an unknown export: %v", err)
+	}
+}
+
 func TestWireStructures(t *testing.T) {
 	header := protocol.TransmissionRequestHeader{
 		RequestMagic: protocol.TRANSMISSION_MAGIC_REQUEST, CommandFlags: 0x1234, Type: 0x5678,

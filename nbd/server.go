@@ -359,9 +359,9 @@ func (s *Server) Stats() Stats {
 	stats.TLS.Expires = s.config.TLS.expires()
 	stats.Buffers.Connections = int64(len(s.connections)-s.handshaking) * connectionBytes
 
-	index := make(map[*export]int, len(s.exports))
+	index := make(map[*exportBooks]int, len(s.exports))
 	for i, e := range s.exports {
-		index[e] = i
+		index[e.exportBooks] = i
 		stats.Exports = append(stats.Exports, ExportStats{
 			Name: e.Name, Size: int64(e.size), ReadOnly: e.ReadOnly, Clients: e.clients, Commands: e.closed,
 		})
@@ -371,7 +371,7 @@ func (s *Server) Stats() Stats {
 			stats.TLS.Now++
 		}
 		if c.export != nil {
-			c.counters.snapshot(&stats.Exports[index[c.export]].Commands)
+			c.counters.snapshot(&stats.Exports[index[c.export.exportBooks]].Commands)
 		}
 	}
 	stats.Commands = s.removed

@@ -2,7 +2,9 @@ package tier
 
 import (
 	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/tmemd/tmemd/backends/backendtest"
 	"github.com/tmemd/tmemd/backends/zcache"
@@ -51,5 +53,65 @@ func BenchmarkDevice(b *testing.B) {
 				d.Trim(int64(i)*trim%pages*pageSize, trim*pageSize)
 			}
 		})
+	}
+}
+
+// BenchmarkStoreWithoutBackend asks what frontswap costs an export while no
+// backend is loaded: writes of a page through the device, beside the same path to
+// storage without the question whether a backend takes it. Storage is memory. The
+// two take turns in rounds that are too short for the machine to change, and the
+// ratio is the median of theirs.
+func BenchmarkStoreWithoutBackend(b *testing.B) {
+	const pages, writes, rounds = 4096, 4096, 601
+	d := openDevice(b, newMemoryStorage(pages), newFrontswap())
+	page := backendtest.Page(backendtest.Structured, 1)
+	asked := func(i uint64) error {
+		_, err := d.WriteAt(page, int64(i%pages)*pageSize)
+		return err
+	}
+	// writePages as it is, but for Area.Store and the mode of writethrough.
+	bare := func(first uint64, p []byte) error {
+		last := first + uint64(len(p)/pageSize)
+		for page := first; page < last; page++ {
+			d.area.Lock(page)
+		}
+		err := d.writeStorage(first, p)
+		for page := first; page < last; page++ {
+			d.area.Unlock(page)
+		}
+		return err
+	}
+	unasked := func(i uint64) error {
+		return d.walk(page, int64(i%pages)*pageSize, bare, nil)
+	}
+	alone := func(i uint64) error { return d.storage.WritePages(i%pages, page) }
+	measure := func(write func(uint64) error) float64 {
+		start := time.Now()
+		for i := range uint64(writes) {
+			if err := write(i * 7); err != nil {
+				b.Fatal(err)
+			}
+		}
+		return float64(time.Since(start).Nanoseconds()) / writes
+	}
+	for range b.N {
+		var all [3][]float64
+		var ratios []float64
+		for round := range rounds {
+			var took [3]float64
+			for i := range took {
+				which := (i + round) % len(took) // each is first as often as the others
+				took[which] = measure([]func(uint64) error{asked, unasked, alone}[which])
+			}
+			for i := range took {
+				all[i] = append(all[i], took[i])
+			}
+			ratios = append(ratios, took[0]/took[1])
+		}
+		middle := func(list []float64) float64 { slices.Sort(list); return list[len(list)/2] }
+		b.ReportMetric(middle(all[0]), "ns/asked")
+		b.ReportMetric(middle(all[1]), "ns/unasked")
+		b.ReportMetric(middle(all[2]), "ns/storage-alone")
+		b.ReportMetric(middle(ratios), "asked/unasked")
 	}
 }

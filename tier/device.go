@@ -31,10 +31,12 @@ type Config struct {
 type Device struct {
 	area    *frontswap.Area // immutable
 	storage Storage         // immutable
-	size    int64           // immutable
 	log     *slog.Logger    // immutable
 	puncher *puncher        // immutable
 	syncer  *syncer         // immutable
+
+	size     atomic.Int64 // bytes; written under resizing
+	resizing sync.Mutex   // one Resize at a time
 
 	writethrough atomic.Int32  // a Writethrough
 	rescued      atomic.Uint64 // pages read from storage because their backend failed
@@ -54,7 +56,8 @@ var ErrRange = fmt.Errorf("beyond the end of the export: %w", unix.EINVAL)
 // Open makes a device of the storage and starts its puncher. On an error the
 // storage is still the caller's.
 func Open(c Config) (*Device, error) {
-	d := &Device{storage: c.Storage, size: int64(c.Storage.Pages()) * pageSize, log: c.Log}
+	d := &Device{storage: c.Storage, log: c.Log}
+	d.size.Store(int64(c.Storage.Pages()) * pageSize)
 	d.scratch.New = func() any { return new([pageSize]byte) }
 	var err error
 	d.area, err = c.Frontswap.OpenArea(frontswap.AreaConfig{
@@ -70,9 +73,9 @@ func Open(c Config) (*Device, error) {
 	return d, nil
 }
 
-// Size is the length in bytes, a multiple of the page size. The error is
-// always nil.
-func (d *Device) Size() (int64, error) { return d.size, nil }
+// Size is the length in bytes, a multiple of the page size. Only Resize changes
+// it. The error is always nil.
+func (d *Device) Size() (int64, error) { return d.size.Load(), nil }
 
 // Sync returns when what is on storage is on its medium. Pages that backends
 // hold are as durable as the host's memory, which is what a swap export
@@ -82,7 +85,7 @@ func (d *Device) Sync() error { return d.storage.Sync() }
 // ReadAt fills p from offset off.
 func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	// io.ReaderAt's rule at the end; the NBD server never asks that far.
-	if off == d.size && len(p) > 0 {
+	if off == d.size.Load() && len(p) > 0 {
 		return 0, io.EOF
 	}
 	err := d.walk(p, off, d.readPages, d.readPart)
@@ -131,7 +134,7 @@ func blockLength(first, n uint64) int {
 }
 
 func (d *Device) check(off, length int64) error {
-	if off < 0 || length < 0 || off > d.size || length > d.size-off {
+	if size := d.size.Load(); off < 0 || length < 0 || off > size || length > size-off {
 		return ErrRange
 	}
 	return nil

@@ -20,21 +20,35 @@ func TestDifferential(t *testing.T) {
 		}
 		return z
 	}
+	refuses := &backendtest.Map{OnStore: func(backends.Key, []byte) (backends.Refusal, error) { return backends.RefusedPoor, nil }}
 	configurations := map[string]struct {
 		backends []backends.Backend
 		mode     Writethrough
+		empty    bool
 	}{
-		"no backend":          {},
-		"zcache":              {backends: []backends.Backend{newZcache(64 << 20)}},
-		"small zcache":        {backends: []backends.Backend{newZcache(256 << 10)}},
-		"chain":               {backends: []backends.Backend{&backendtest.Map{Limit: 50}, newZcache(512 << 10), &backendtest.Map{Remote: true, Limit: 40}}},
-		"writethrough, async": {backends: []backends.Backend{newZcache(64 << 20)}, mode: WritethroughAsync},
-		"writethrough, sync":  {backends: []backends.Backend{newZcache(256 << 10)}, mode: WritethroughSync},
+		"no backend":                {},
+		"zcache":                    {backends: []backends.Backend{newZcache(64 << 20)}},
+		"small zcache":              {backends: []backends.Backend{newZcache(256 << 10)}},
+		"chain":                     {backends: []backends.Backend{&backendtest.Map{Limit: 50}, newZcache(512 << 10), &backendtest.Map{Remote: true, Limit: 40}}},
+		"no backend, empty storage": {empty: true},
+		"zcache, empty storage":     {backends: []backends.Backend{newZcache(512 << 10)}, empty: true},
+		"one that refuses":          {backends: []backends.Backend{refuses}},
+		"small pools":               {backends: []backends.Backend{newZcache(256 << 10), newZcache(256 << 10), &backendtest.Map{Limit: 3}}},
+		"chain, async":              {backends: []backends.Backend{&backendtest.Map{Limit: 50}, newZcache(512 << 10)}, mode: WritethroughAsync},
+		"chain, sync, empty":        {backends: []backends.Backend{&backendtest.Map{Limit: 50}, newZcache(512 << 10)}, mode: WritethroughSync, empty: true},
+		"no backend, async":         {mode: WritethroughAsync},
+		"no backend, sync":          {mode: WritethroughSync},
+		"small zcache, async":       {backends: []backends.Backend{newZcache(256 << 10)}, mode: WritethroughAsync},
+		"writethrough, async":       {backends: []backends.Backend{newZcache(64 << 20)}, mode: WritethroughAsync},
+		"writethrough, sync":        {backends: []backends.Backend{newZcache(256 << 10)}, mode: WritethroughSync},
 	}
 	var want [][]byte
 	for name, c := range configurations {
 		f := newFrontswap()
-		d := openDevice(t, newMemoryStorage(400), f)
+		d, err := Open(Config{Name: "test", ID: 1, Storage: newMemoryStorage(400), Empty: c.empty, Frontswap: f, Log: quiet()})
+		if err != nil {
+			t.Fatal(err)
+		}
 		d.SetWritethrough(c.mode)
 		for i, b := range c.backends {
 			register(t, f, string(rune('a'+i)), b)
@@ -55,6 +69,15 @@ func TestDifferential(t *testing.T) {
 		}
 		if got := mustRead(t, d, 400*pageSize, 0); !bytes.Equal(got, want[len(want)-1]) {
 			t.Errorf("%s: the content differs once every backend is unloaded", name)
+		}
+		if err := d.Settle(); err != nil {
+			t.Error(err)
+		}
+		if !bytes.Equal(d.storage.(*memoryStorage).data, want[len(want)-1]) {
+			t.Errorf("%s: storage alone is not the content in the end", name)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

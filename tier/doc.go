@@ -29,9 +29,13 @@
 //	T5  Trim never touches storage and never waits for it: the puncher does the work
 //	    later, on pages that are still holes, and without their locks.
 //
+//	T6  What a device gains by a resize reads as zeros, whatever storage has there.
+//	    What it loses is gone from backends and storage before anybody could find it
+//	    again; a move that is at work there is waited for, a block of it.
+//
 // # Lock order
 //
-// Page locks of one block, ascending (see frontswap); then the block's storage
+// Device.resizing first, and one page lock at a time below it. Page locks of one block, ascending (see frontswap); then the block's storage
 // lock; then whatever backends and storage lock inside. [Device.TryReadAt] and [Device.TryWriteAt] hold one page
 // at a time and never wait for a lock.
 //

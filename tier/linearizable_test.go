@@ -122,7 +122,8 @@ func TestLinearizable(t *testing.T) {
 func linearizableRound(t *testing.T, seed uint64) bool {
 	const pages, clients, requests = frontswap.BlockPages + 8, 5, 250
 	h := &history{t: t, f: newFrontswap(), pages: pages, start: time.Now(), ops: make([][]porcupine.Operation, 2*pages)}
-	s := newMemoryStorage(pages)
+	s := newResizableStorage(pages, 3*pages)
+	s.device = seed%2 == 0
 	s.fault = func(op string, _, _ uint64) error {
 		if op != "sync" && h.storage.next() {
 			return unix.EIO
@@ -227,7 +228,7 @@ func (h *history) operate(ctx context.Context, w int, random *rand.Rand) {
 		if loaded := h.f.Backends(); len(loaded) > 0 {
 			name = loaded[random.IntN(len(loaded))].Name
 		}
-		switch random.IntN(11) {
+		switch random.IntN(12) {
 		case 0, 1:
 			if len(h.f.Backends()) < 5 {
 				_ = h.f.Register(fresh, h.newBackend(random))
@@ -249,6 +250,8 @@ func (h *history) operate(ctx context.Context, w int, random *rand.Rand) {
 		case 10:
 			h.storage.every.Store([]int64{0, 0, 5, 20}[random.IntN(4)])
 			h.backend.every.Store([]int64{0, 0, 10, 50}[random.IntN(4)])
+		case 11: // no client asks for what comes and goes
+			_ = h.d.Resize((h.pages+random.Int64N(2*h.pages))*pageSize, true)
 		}
 	}
 }

@@ -47,18 +47,25 @@ type model struct {
 	made   int
 }
 
-const modelPages = 2*frontswap.BlockPages + 30
+// The device begins with modelPages and is resized between least and most.
+const (
+	modelPages = 2*frontswap.BlockPages + 30
+	leastPages = frontswap.BlockPages + 3
+	mostPages  = 4*frontswap.BlockPages + 10
+)
 
 func newModel(t *rapid.T) *model {
 	m := &model{t: t, f: newFrontswap(), bytes: make([]byte, modelPages*pageSize), loaded: map[string]bool{}}
-	s := newMemoryStorage(modelPages)
+	s := newResizableStorage(modelPages, mostPages)
+	s.device = rapid.Bool().Draw(t, "block device")
 	s.fault = func(op string, _, _ uint64) error {
 		if op != "sync" && m.storage.next() {
 			return unix.EIO
 		}
 		return nil
 	}
-	d, err := Open(Config{Name: "model", ID: 1, Storage: s, Frontswap: m.f, Log: quiet()})
+	empty := rapid.Bool().Draw(t, "empty")
+	d, err := Open(Config{Name: "model", ID: 1, Storage: s, Empty: empty, Frontswap: m.f, Log: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,6 +294,42 @@ func (m *model) fault(*rapid.T) {
 	m.backend.every.Store(rapid.SampledFrom([]int64{0, 0, 7, 50}).Draw(m.t, "backend fails each"))
 }
 
+// resize grows the device beside its drains, or shrinks it when nobody has
+// anything beyond, or nobody cares.
+func (m *model) resize(*rapid.T) {
+	pages := rapid.IntRange(leastPages, mostPages).Draw(m.t, "pages")
+	discard := rapid.Bool().Draw(m.t, "discard")
+	size := pages * pageSize
+	err := m.d.Resize(int64(size), discard)
+	var content *ContentError
+	switch {
+	case errors.As(err, &content):
+		if discard || size >= len(m.bytes) {
+			m.t.Fatalf("resize to %d pages: %v", pages, err)
+		}
+		return
+	case err != nil && !errors.Is(err, unix.EIO):
+		m.t.Fatalf("resize to %d pages: %v", pages, err)
+	case err != nil:
+		if size < len(m.bytes) {
+			clear(m.bytes[size:]) // given up, or holes
+		}
+		return
+	}
+	if size < len(m.bytes) && !discard && !bytes.Equal(m.bytes[size:], make([]byte, len(m.bytes)-size)) {
+		m.t.Fatalf("content was cut off by a resize from %d to %d bytes", len(m.bytes), size)
+	}
+	m.bytes = slices.Grow(m.bytes, max(0, size-len(m.bytes)))
+	old := len(m.bytes)
+	m.bytes = m.bytes[:size]
+	if size > old {
+		clear(m.bytes[old:])
+	}
+	if got, _ := m.d.Size(); got != int64(size) {
+		m.t.Fatalf("the device has %d bytes after a resize to %d", got, size)
+	}
+}
+
 // check is called after each step: every word is counted once (F5).
 func (m *model) check(*rapid.T) {
 	m.life.Wait()
@@ -298,8 +341,8 @@ func (m *model) check(*rapid.T) {
 		}
 		total += pages
 	}
-	if total != modelPages {
-		m.t.Fatalf("the owners' pages add up to %d of %d", total, modelPages)
+	if want := int64(len(m.bytes) / pageSize); total != want {
+		m.t.Fatalf("the owners' pages add up to %d of %d", total, want)
 	}
 	// A backend that moves a page within itself has it twice for a moment.
 	agree := func() (all bool, differ string) {
@@ -337,7 +380,7 @@ func (m *model) end() {
 	if err := m.d.Settle(); err != nil {
 		m.t.Fatalf("settle: %v", err)
 	}
-	if !bytes.Equal(m.d.storage.(*memoryStorage).data, m.bytes) {
+	if !bytes.Equal(m.d.storage.(*memoryStorage).data[:len(m.bytes)], m.bytes) {
 		m.t.Fatal("storage is not the device after every backend was unloaded")
 	}
 	for _, b := range m.used {
@@ -367,7 +410,7 @@ func TestModel(t *testing.T) {
 			"write": m.write, "write again": m.write, "read": m.read, "read again": m.read,
 			"zero": m.zero, "trim": m.trim, "flush": m.flush,
 			"load": m.load, "unload": m.unload, "fault": m.fault, "account": m.check,
-			"move": m.move, "replace": m.replace, "writethrough": m.writethrough,
+			"move": m.move, "replace": m.replace, "writethrough": m.writethrough, "resize": m.resize,
 		})
 		m.end()
 	})

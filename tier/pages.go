@@ -133,6 +133,9 @@ func (d *Device) writePages(first uint64, p []byte) error {
 
 // storePages REQUIRES: Lock held from first to before last.
 func (d *Device) storePages(first, last uint64, p []byte) error {
+	if !d.area.Offers() {
+		return d.writeStorage(first, p) // in any mode: there is nothing to copy
+	}
 	mode := d.Writethrough()
 	if mode == WritethroughSync {
 		if d.writeStorage(first, p) == nil {

@@ -21,8 +21,12 @@ const pageSize = backends.PageSize
 // that owns it never has a write and any other operation on one page under way
 // at once. Lengths are multiples of the page size. Tests put faults between.
 type Storage interface {
-	// Pages is the length, constant.
+	// Pages is the length. Only Resize changes it.
 	Pages() uint64
+	// Resize changes the length, and says whether the pages that are gained read
+	// as zeros. Beside it there may be operations on pages that stay, but no other
+	// Resize. On an error nothing has changed.
+	Resize(pages uint64) (zeros bool, err error)
 	// ReadPages fills p from page first.
 	ReadPages(first uint64, p []byte) error
 	// WritePages writes p at page first. On an error any part may be written.
@@ -40,6 +44,9 @@ type Storage interface {
 // ErrInUse says that storage belongs to another export, of this or another
 // process.
 var ErrInUse = errors.New("another export uses it")
+
+// ErrTooSmall says that a block device ends before the export would.
+var ErrTooSmall = errors.New("the device is too small")
 
 // ErrNoPunch says that storage cannot give space back.
 var ErrNoPunch = errors.New("storage cannot punch holes")
@@ -68,10 +75,10 @@ const (
 // File is storage in a sparse file or a block device. Reads and writes may run
 // at once from any goroutine.
 type File struct {
-	path   string   // immutable
-	file   *os.File // immutable
-	pages  uint64   // immutable
-	direct bool     // immutable
+	path   string        // immutable
+	file   *os.File      // immutable
+	pages  atomic.Uint64 // changed by Resize
+	direct bool          // immutable
 
 	bounce chan []byte       // free bounce buffers; nil unless direct
 	memory *sharedmem.Region // what they are made of
@@ -103,7 +110,8 @@ func OpenFile(path string, size int64) (*File, error) {
 		}
 		return nil, fmt.Errorf("open storage %s: lock it: %w", path, err)
 	}
-	s := &File{path: path, file: f, pages: uint64(size / pageSize), direct: direct}
+	s := &File{path: path, file: f, direct: direct}
+	s.pages.Store(uint64(size / pageSize))
 	if err := s.fit(size); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("open storage %s: %w", path, err)
@@ -143,14 +151,7 @@ func (s *File) fit(size int64) error {
 		return err
 	}
 	if st.Mode().Type() == os.ModeDevice {
-		end, err := s.file.Seek(0, io.SeekEnd)
-		if err != nil {
-			return err
-		}
-		if end < size {
-			return fmt.Errorf("the device has %d bytes, %d are needed", end, size)
-		}
-		return nil
+		return s.fitDevice(size)
 	}
 	if !st.Mode().IsRegular() {
 		return errors.New("neither a file nor a block device")
@@ -161,8 +162,37 @@ func (s *File) fit(size int64) error {
 	return s.file.Truncate(size)
 }
 
+func (s *File) fitDevice(size int64) error {
+	end, err := s.file.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	if end < size {
+		return fmt.Errorf("the device has %d bytes, %d are needed: %w", end, size, ErrTooSmall)
+	}
+	return nil
+}
+
 // Pages implements [Storage].
-func (s *File) Pages() uint64 { return s.pages }
+func (s *File) Pages() uint64 { return s.pages.Load() }
+
+// Resize implements [Storage]. A file gets longer or shorter, of a device more
+// or less is used.
+func (s *File) Resize(pages uint64) (zeros bool, err error) {
+	size := int64(pages) * pageSize
+	st, err := s.file.Stat()
+	if err == nil && st.Mode().IsRegular() {
+		zeros, err = true, s.file.Truncate(size)
+		s.dirty.Store(true)
+	} else if err == nil {
+		err = s.fitDevice(size)
+	}
+	if err != nil {
+		return false, fmt.Errorf("resize storage %s to %d bytes: %w", s.path, size, err)
+	}
+	s.pages.Store(pages)
+	return zeros, nil
+}
 
 // ReadPages implements [Storage].
 func (s *File) ReadPages(first uint64, p []byte) error {
@@ -256,7 +286,7 @@ func (s *File) Stats() StorageStats {
 		Path: s.path, Direct: s.direct,
 		PagesRead: s.pagesRead.Load(), PagesWritten: s.pagesWritten.Load(), PagesPunched: s.pagesPunched.Load(),
 		ReadErrors: s.readErrors.Load(), WriteErrors: s.writeErrors.Load(), PunchErrors: s.punchErrors.Load(),
-		AllocatedSize: int64(s.pages) * pageSize,
+		AllocatedSize: int64(s.Pages()) * pageSize,
 	}
 	var info unix.Stat_t
 	if unix.Fstat(int(s.file.Fd()), &info) == nil && info.Mode&unix.S_IFMT == unix.S_IFREG {

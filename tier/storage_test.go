@@ -19,14 +19,42 @@ import (
 // finds any two operations on a page that T4 forbids. Faults are drawn from a
 // counter, so that a seed gives the same faults for the same operations.
 type memoryStorage struct {
-	data    []byte
+	data    []byte // of the most pages that it will have
+	pages   atomic.Uint64
+	device  bool // like a block device: what Resize gains has what was there
 	syncs   atomic.Int64
 	noPunch bool
 	fault   func(op string, first, n uint64) error // may be nil; called first
 }
 
 func newMemoryStorage(pages uint64) *memoryStorage {
-	return &memoryStorage{data: make([]byte, pages*pageSize)}
+	return newResizableStorage(pages, pages)
+}
+
+// newResizableStorage is storage that can be resized to up to most pages.
+func newResizableStorage(pages, most uint64) *memoryStorage {
+	m := &memoryStorage{data: make([]byte, most*pageSize)}
+	m.pages.Store(pages)
+	return m
+}
+
+// Resize puts garbage where a device has something of its own, or of long ago.
+func (m *memoryStorage) Resize(pages uint64) (bool, error) {
+	if err := m.check("resize", pages, 0); err != nil {
+		return false, err
+	}
+	if pages > uint64(len(m.data)/pageSize) {
+		return false, ErrTooSmall
+	}
+	beyond := m.data[min(pages, m.Pages())*pageSize : max(pages, m.Pages())*pageSize]
+	for i := range beyond {
+		beyond[i] = 0
+		if m.device {
+			beyond[i] = 0xdd
+		}
+	}
+	m.pages.Store(pages)
+	return !m.device, nil
 }
 
 func (m *memoryStorage) check(op string, first, n uint64) error {
@@ -36,7 +64,7 @@ func (m *memoryStorage) check(op string, first, n uint64) error {
 	return nil
 }
 
-func (m *memoryStorage) Pages() uint64 { return uint64(len(m.data) / pageSize) }
+func (m *memoryStorage) Pages() uint64 { return m.pages.Load() }
 
 func (m *memoryStorage) ReadPages(first uint64, p []byte) error {
 	if err := m.check("read", first, uint64(len(p)/pageSize)); err != nil {
@@ -183,7 +211,8 @@ func TestFileErrorsKeepTheirErrno(t *testing.T) {
 		t.Errorf("write to closed storage: %v, %d errors counted", err, s.Stats().WriteErrors)
 	}
 	var errno unix.Errno
-	full := &memoryStorage{data: make([]byte, pageSize), fault: func(string, uint64, uint64) error { return unix.ENOSPC }}
+	full := newMemoryStorage(1)
+	full.fault = func(string, uint64, uint64) error { return unix.ENOSPC }
 	d := openDevice(t, full, newFrontswap())
 	if _, err := d.WriteAt([]byte("x"), 0); !errors.As(err, &errno) || errno != unix.ENOSPC {
 		t.Errorf("write to full storage: got %v", err)

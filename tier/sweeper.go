@@ -3,6 +3,7 @@ package tier
 import (
 	"errors"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,12 +21,19 @@ type sweeper struct {
 	retry bool                     // immutable: a block that failed is marked again, and visited after a pause
 	fault func(error)              // immutable; told of each sweep that failed
 
-	marks []atomic.Uint64 // a bit for each block
-	left  atomic.Int64    // bits set, roughly
-	wake  chan struct{}   // holds a token if there may be marks
+	// marks has a bit for each block. A longer list with the same pieces in front
+	// replaces it when the device grows, so no mark is lost.
+	marks atomic.Pointer[[]*markPiece]
+	left  atomic.Int64  // bits set, roughly
+	wake  chan struct{} // holds a token if there may be marks
 	quit  chan struct{}
 	done  sync.WaitGroup
 }
+
+// markPiece is the marks of 4096 blocks: 4 GiB of pages.
+type markPiece [pieceWords]atomic.Uint64
+
+const pieceWords = 64
 
 // sweepPause is how long a sweep waits after a failure, before it tries again.
 const sweepPause = time.Second
@@ -33,11 +41,24 @@ const sweepPause = time.Second
 // errStopSweeping ends a sweep and drops its marks.
 var errStopSweeping = errors.New("nothing more to do")
 
+// errQuit is what a sweep returns that was told to quit.
+var errQuit = errors.New("told to quit")
+
 func (s *sweeper) start(pages uint64) {
-	blocks := (pages + frontswap.BlockPages - 1) / frontswap.BlockPages
-	s.marks = make([]atomic.Uint64, (blocks+63)/64)
+	s.marks.Store(new([]*markPiece))
+	s.grow(pages)
 	s.wake, s.quit = make(chan struct{}, 1), make(chan struct{})
 	s.done.Go(s.run)
+}
+
+// grow makes room for the marks of so many pages. One call at a time.
+func (s *sweeper) grow(pages uint64) {
+	const piece = pieceWords * 64 * frontswap.BlockPages
+	pieces := slices.Clone(*s.marks.Load())
+	for uint64(len(pieces)) < (pages+piece-1)/piece {
+		pieces = append(pieces, new(markPiece))
+	}
+	s.marks.Store(&pieces)
 }
 
 func (s *sweeper) stop() {
@@ -47,10 +68,11 @@ func (s *sweeper) stop() {
 
 // mark says that the blocks of pages from first to before last want a visit.
 func (s *sweeper) mark(first, last uint64) {
+	pieces := *s.marks.Load()
 	for block := first / frontswap.BlockPages; block <= (last-1)/frontswap.BlockPages; block++ {
-		bit := uint64(1) << (block % 64)
+		word, bit := &pieces[block/64/pieceWords][block/64%pieceWords], uint64(1)<<(block%64)
 		// Looked at first: a burst of writes marks one block again and again.
-		if s.marks[block/64].Load()&bit == 0 && s.marks[block/64].Or(bit)&bit == 0 {
+		if word.Load()&bit == 0 && word.Or(bit)&bit == 0 {
 			s.left.Add(1)
 		}
 	}
@@ -68,6 +90,9 @@ func (s *sweeper) run() {
 		case <-s.wake:
 		}
 		err := s.sweep()
+		if errors.Is(err, errQuit) {
+			return
+		}
 		if err == nil {
 			continue
 		}
@@ -90,27 +115,40 @@ func (s *sweeper) run() {
 // sweep visits every marked block, until it is told to quit.
 func (s *sweeper) sweep() error {
 	var failed error
-	for i := range s.marks {
-		for set := s.marks[i].Load(); set != 0; set &= set - 1 {
-			select {
-			case <-s.quit:
-				return failed
-			default:
-			}
-			bit := set & -set
-			s.marks[i].And(^bit)
-			s.left.Add(-1)
-			first := uint64(i*64+bits.TrailingZeros64(bit)) * frontswap.BlockPages
-			err := s.visit(first)
-			if errors.Is(err, errStopSweeping) {
-				return err
-			}
-			if err != nil && s.retry {
-				s.mark(first, first+1)
+	for i, piece := range *s.marks.Load() {
+		for j := range piece {
+			err := s.sweepWord(&piece[j], uint64(i*pieceWords+j)*64)
+			if err != nil && (s.retry || errors.Is(err, errStopSweeping) || errors.Is(err, errQuit)) {
 				return err
 			}
 			failed = errors.Join(failed, err)
 		}
+	}
+	return failed
+}
+
+// sweepWord visits the marked ones of the 64 blocks from base on.
+func (s *sweeper) sweepWord(word *atomic.Uint64, base uint64) error {
+	var failed error
+	for set := word.Load(); set != 0; set &= set - 1 {
+		select {
+		case <-s.quit:
+			return errQuit
+		default:
+		}
+		bit := set & -set
+		word.And(^bit)
+		s.left.Add(-1)
+		first := (base + uint64(bits.TrailingZeros64(bit))) * frontswap.BlockPages
+		err := s.visit(first)
+		if errors.Is(err, errStopSweeping) {
+			return err
+		}
+		if err != nil && s.retry {
+			s.mark(first, first+1)
+			return err
+		}
+		failed = errors.Join(failed, err)
 	}
 	return failed
 }

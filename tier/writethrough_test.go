@@ -181,3 +181,60 @@ func TestParseWritethrough(t *testing.T) {
 		t.Error("\"on\" was accepted")
 	}
 }
+
+// TestFailedWriteOverSyncedPage: storage had a copy of a page that a backend has,
+// and tore it when a later write failed. From then on it must not stand in for
+// the backend, nor save a drain the work.
+func TestFailedWriteOverSyncedPage(t *testing.T) {
+	f := newFrontswap()
+	s := newMemoryStorage(10)
+	d := openDevice(t, s, f)
+	var refuse, fail, broken atomic.Bool
+	b := &backendtest.Map{
+		OnStore: func(backends.Key, []byte) (backends.Refusal, error) {
+			if refuse.Load() {
+				return backends.RefusedFull, nil
+			}
+			return backends.Accepted, nil
+		},
+		OnLoad: func(backends.Key, backends.Handle, []byte) error {
+			if broken.Load() {
+				return backends.ErrCorrupt
+			}
+			return nil
+		},
+	}
+	register(t, f, "b", b)
+	d.SetWritethrough(WritethroughAsync)
+	want := pages(10, 1)
+	mustWrite(t, d, want, 0)
+	synced(t, d)
+	d.SetWritethrough(WritethroughOff)
+	s.fault = func(op string, first, _ uint64) error {
+		if op == "write" && fail.Load() {
+			copy(s.data[first*pageSize:], "torn")
+			return unix.EIO
+		}
+		return nil
+	}
+	refuse.Store(true)
+	fail.Store(true)
+	if _, err := d.WriteAt(pages(1, 50), 4*pageSize); !errors.Is(err, unix.EIO) {
+		t.Fatalf("a write that nobody can take: %v", err)
+	}
+	fail.Store(false)
+	if got := mustRead(t, d, len(want), 0); !bytes.Equal(got, want) {
+		t.Error("the failed write changed the page")
+	}
+	broken.Store(true)
+	if _, err := d.ReadAt(make([]byte, pageSize), 4*pageSize); !errors.Is(err, backends.ErrCorrupt) {
+		t.Errorf("a page of which storage has a torn copy: %v", err)
+	}
+	broken.Store(false)
+	if _, err := f.Unregister(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	if got := mustRead(t, d, len(want), 0); !bytes.Equal(got, want) {
+		t.Error("the drain left what the failed write tore")
+	}
+}

@@ -8,7 +8,9 @@
 //
 // Invariants:
 //
-//	M1  A region is mapped from its creation to Close, never moved, never grown.
+//	M1  A region is mapped from its creation to Close and never moved. One that grows
+//	    is mapped once more: what was mapped before is the same memory, at the same
+//	    place, until Close. So whoever uses the bytes need not know.
 //	M2  Punched bytes read as zero and their memory is back with the system.
 //	M3  Close is called once, by the owner, when nobody can touch the bytes:
 //	    a later access is a fault that no recover can catch.

@@ -17,12 +17,14 @@ type Usage struct {
 }
 
 // Region is mapped memory. Its bytes may be used by any goroutine; Punch is
-// safe at any time before Close, Usage at any time at all.
+// safe at any time before Close, Usage at any time at all, Grow beside anything
+// but Bytes and Close.
 type Region struct {
 	purpose string // immutable
 
 	mu   sync.RWMutex // keeps Usage and Punch off a file that Close has closed
 	data []byte       // nil after Close; written under mu
+	past [][]byte     // the mappings from before the region grew; guarded by mu
 	fd   int          // memory file, or -1 for private memory or after Close; written under mu
 }
 
@@ -37,12 +39,38 @@ func NewFile(purpose string, size int64) (*Region, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("size shared memory for the %s to %d bytes: %w", purpose, size, err)
 	}
-	data, err := unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	data, err := mapFile(fd, size)
 	if err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("map %d bytes for the %s: %w", size, purpose, err)
 	}
 	return &Region{purpose: purpose, data: data, fd: fd}, nil
+}
+
+func mapFile(fd int, size int64) ([]byte, error) {
+	return unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+}
+
+// Grow makes the region size bytes long; what is new is zero. Bytes returns
+// another slice then, and the old one stays good: it is the same memory (M1).
+// Each growth costs address space until Close. Only for shared memory files.
+func (r *Region) Grow(size int64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if size <= int64(len(r.data)) {
+		return nil
+	}
+	if err := unix.Ftruncate(r.fd, size); err != nil {
+		return fmt.Errorf("grow the %s to %d bytes: %w", r.purpose, size, os.NewSyscallError("ftruncate", err))
+	}
+	// Not mremap: it may have to move the mapping, which others use.
+	data, err := mapFile(r.fd, size)
+	if err != nil {
+		return fmt.Errorf("map %d bytes for the %s: %w", size, r.purpose, err)
+	}
+	r.past = append(r.past, r.data)
+	r.data = data
+	return nil
 }
 
 // NewPrivate maps size bytes of private memory, touched beforehand, so that
@@ -103,6 +131,9 @@ func (r *Region) Usage() Usage {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	u := Usage{Purpose: r.purpose, Mapped: int64(len(r.data)), Resident: int64(len(r.data))}
+	for _, old := range r.past {
+		u.Mapped += int64(len(old))
+	}
 	if r.fd >= 0 {
 		var st unix.Stat_t
 		if unix.Fstat(r.fd, &st) == nil {
@@ -117,7 +148,10 @@ func (r *Region) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	err := unix.Munmap(r.data)
-	r.data = nil
+	for _, old := range r.past {
+		err = errors.Join(err, unix.Munmap(old))
+	}
+	r.data, r.past = nil, nil
 	if r.fd >= 0 {
 		if e := unix.Close(r.fd); err == nil {
 			err = e

@@ -213,3 +213,44 @@ func TestConcurrent(t *testing.T) {
 	close(stop)
 	readers.Wait()
 }
+
+// TestGrow: what was there stays where it was, under both addresses, and what
+// is new is zero.
+func TestGrow(t *testing.T) {
+	r := newFile(t, 2*page)
+	before := r.Bytes()
+	text(before, 1)
+	if err := r.Grow(16 * page); err != nil {
+		t.Fatal(err)
+	}
+	after := r.Bytes()
+	if len(after) != 16*page || !bytes.Equal(after[:2*page], before) || !bytes.Equal(after[2*page:], make([]byte, 14*page)) {
+		t.Fatal("the grown region is not what was there, and zeros")
+	}
+	before[5], after[page] = 'x', 'y'
+	if after[5] != 'x' || before[page] != 'y' {
+		t.Error("the old and the new address are not the same memory")
+	}
+	if u := r.Usage(); u.Mapped != 18*page || u.Resident != 16*page {
+		t.Errorf("usage: %+v", u)
+	}
+	if err := r.Grow(page); err != nil || len(r.Bytes()) != 16*page {
+		t.Errorf("growing to less: %v, %d bytes", err, len(r.Bytes()))
+	}
+	if err := r.Grow(-1 << 62); err != nil || len(r.Bytes()) != 16*page {
+		t.Errorf("growing to nothing: %v", err)
+	}
+	if err := r.Grow(1 << 62); err == nil {
+		t.Error("grew beyond any address space")
+	}
+	before[7] = 'z' // still there after what failed
+	if u := r.Usage(); u.Mapped != 18*page {
+		t.Errorf("usage after a failure: %+v", u)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if u := r.Usage(); u.Mapped != 0 || u.Resident != 0 {
+		t.Errorf("usage after Close: %+v", u)
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"sync/atomic"
 
 	"github.com/tmemd/tmemd/backends/sharedmem"
@@ -78,6 +79,8 @@ func newMemoryStorage(pages int) (*memoryStorage, error) {
 }
 
 func (s *memoryStorage) Pages() uint64 { return uint64(len(s.data) / pageSize) }
+
+func (s *memoryStorage) Resize(uint64) (bool, error) { return false, errors.ErrUnsupported }
 
 func (s *memoryStorage) ReadPages(first uint64, p []byte) error {
 	s.read.Add(uint64(copy(p, s.data[first*pageSize:]) / pageSize))

@@ -46,7 +46,7 @@ type operator struct {
 // act does one thing that makes sense now and says what.
 func (o *operator) act() string {
 	for {
-		if did := o.try(o.random.IntN(9)); did != "" {
+		if did := o.try(o.random.IntN(10)); did != "" {
 			return did
 		}
 	}
@@ -84,6 +84,10 @@ func (o *operator) try(what int) string {
 	case 7:
 		settings := []string{"codec=zstd", "codec=lz4", "incompressible=keep", "incompressible=refuse", "staging=off", "staging=default", "cold_after=1s"}
 		return o.do("backend", "set", name, "max_pool="+o.size(), settings[o.random.IntN(len(settings))])
+	case 8:
+		// The guest keeps the size that it knows, and must not notice.
+		grown := o.daemon.status(o.ctx).swap().Size + int64(1+o.random.IntN(64))<<20
+		return o.do("export", "resize", exportName, fmt.Sprint(grown))
 	}
 	modes := []string{"off", "async", "sync"}
 	return o.do("export", "set", exportName, "writethrough="+modes[o.random.IntN(len(modes))])

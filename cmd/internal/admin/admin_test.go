@@ -210,7 +210,7 @@ func TestUnload(t *testing.T) {
 	}
 	for i, e := range events {
 		want := MoveEvent{Backend: "a/b c", Operation: OperationUnload, Progress: service.unload.Progress(), Done: i == 2}
-		if e != want {
+		if !reflect.DeepEqual(e, want) {
 			t.Errorf("event %d is %+v, want %+v", i, e, want)
 		}
 	}

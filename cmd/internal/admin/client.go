@@ -72,6 +72,12 @@ func (c *Client) CreateExport(ctx context.Context, request CreateRequest) (e Exp
 	return e, err
 }
 
+// ResizeExport gives an export another size.
+func (c *Client) ResizeExport(ctx context.Context, name string, request ResizeRequest) (e Export, err error) {
+	err = c.ask(ctx, http.MethodPost, "/v1/exports/"+url.PathEscape(name)+"/resize", request, &e)
+	return e, err
+}
+
 // DeleteExport deletes an export.
 func (c *Client) DeleteExport(ctx context.Context, name string, request DeleteRequest) error {
 	var done DeleteRequest

@@ -9,6 +9,7 @@
 //	POST /v1/reload                  → TLS
 //	GET  /v1/exports                 → []Export
 //	POST /v1/exports  CreateRequest  → 201 Export
+//	POST /v1/exports/NAME/resize  ResizeRequest → Export
 //	POST /v1/exports/NAME/delete  DeleteRequest → DeleteRequest
 //	PATCH /v1/exports/NAME  ExportSettings → Export
 //	GET  /v1/backends                → []Backend

@@ -108,7 +108,7 @@ func TestMoves(t *testing.T) {
 	for _, test := range tests {
 		test.want.Backend, test.want.Done = "old", true
 		var last MoveEvent
-		if err := test.do(func(e MoveEvent) { last = e }); err != nil || last != test.want {
+		if err := test.do(func(e MoveEvent) { last = e }); err != nil || !reflect.DeepEqual(last, test.want) {
 			t.Errorf("got %+v, %v, want %+v", last, err, test.want)
 		}
 	}
@@ -134,8 +134,22 @@ func (s *fakeService) DeleteExport(name string, removeStorage bool) error {
 	return &Error{Status: http.StatusConflict, Message: fmt.Sprint(name, " ", removeStorage)}
 }
 
+func (s *fakeService) ResizeExport(name string, r ResizeRequest) (Export, error) {
+	if r.Discard {
+		return Export{Name: name, Storage: Storage{Path: r.Size}}, nil
+	}
+	return Export{}, &Error{Status: http.StatusConflict, Message: name + " " + r.Size}
+}
+
 func TestCreateDelete(t *testing.T) {
 	c, ctx := startClient(t, &fakeService{}), context.Background()
+	resized, err := c.ResizeExport(ctx, "a/b", ResizeRequest{Size: "1GiB", Discard: true})
+	if err != nil || resized.Name != "a/b" || resized.Storage.Path != "1GiB" {
+		t.Errorf("ResizeExport = %+v, %v", resized, err)
+	}
+	if _, err := c.ResizeExport(ctx, "a/b", ResizeRequest{Size: "1GiB"}); err == nil || err.Error() != "a/b 1GiB" {
+		t.Errorf("ResizeExport: %v", err)
+	}
 	e, err := c.CreateExport(ctx, CreateRequest{Name: "x", Size: "1GiB", Storage: "/s", Writethrough: "sync"})
 	if err != nil || e.Name != "x" || e.Writethrough != "sync" || e.Storage.Path != "/s" {
 		t.Errorf("CreateExport = %+v, %v", e, err)

@@ -28,6 +28,9 @@ type Service interface {
 	// CreateExport makes an export and returns it.
 	CreateExport(CreateRequest) (Export, error)
 
+	// ResizeExport gives an export another size and returns it.
+	ResizeExport(name string, to ResizeRequest) (Export, error)
+
 	// DeleteExport deletes an export that no client uses, with its pages.
 	DeleteExport(name string, removeStorage bool) error
 
@@ -100,6 +103,9 @@ func NewServer(service Service, log *slog.Logger) *Server {
 	s.handleLifecycle(mux)
 	mux.HandleFunc("POST /v1/exports", func(w http.ResponseWriter, r *http.Request) {
 		serve(s, w, r, http.StatusCreated, s.service.CreateExport)
+	})
+	mux.HandleFunc("POST /v1/exports/{name}/resize", func(w http.ResponseWriter, r *http.Request) {
+		serve(s, w, r, http.StatusOK, func(to ResizeRequest) (Export, error) { return s.service.ResizeExport(r.PathValue("name"), to) })
 	})
 	mux.HandleFunc("POST /v1/exports/{name}/delete", func(w http.ResponseWriter, r *http.Request) {
 		serve(s, w, r, http.StatusOK, func(d DeleteRequest) (DeleteRequest, error) {

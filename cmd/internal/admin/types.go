@@ -120,12 +120,14 @@ type BackendSettings struct {
 // Progress is how far a move of a backend's pages is. Pages that the client drops meanwhile leave
 // without being moved, so moved and left need not add up to total.
 type Progress struct {
-	Running        bool    `json:"running"`
-	Total          uint64  `json:"total"` // pages when it began
-	Moved          uint64  `json:"moved"` // pages moved
-	Left           uint64  `json:"left"`  // pages to go
-	PagesPerSecond float64 `json:"pages_per_second"`
-	SecondsLeft    float64 `json:"seconds_left"` // 0 if it cannot be told
+	Running        bool              `json:"running"`
+	Total          uint64            `json:"total"`                 // pages when it began
+	Moved          uint64            `json:"moved"`                 // pages moved
+	Left           uint64            `json:"left"`                  // pages to go
+	ToStorage      uint64            `json:"to_storage"`            // of moved: storage has them
+	ToBackends     map[string]uint64 `json:"to_backends,omitempty"` // of moved: by the backend that took them
+	PagesPerSecond float64           `json:"pages_per_second"`
+	SecondsLeft    float64           `json:"seconds_left"` // 0 if it cannot be told
 }
 
 // Attachment is one NBD connection in use.
@@ -167,6 +169,12 @@ type CreateRequest struct {
 	Writethrough string `json:"writethrough,omitempty"` // default: off
 
 	Allow []string `json:"allow,omitempty"` // who may open it; default: no rules
+}
+
+// ResizeRequest asks for an export to get another size.
+type ResizeRequest struct {
+	Size    string `json:"size"`              // "8GiB", "100%" of RAM
+	Discard bool   `json:"discard,omitempty"` // give up what is beyond a new end
 }
 
 // DeleteRequest asks for an export to be deleted.

@@ -101,6 +101,44 @@ func (t *tool) exportCreate() *cobra.Command {
 	return command
 }
 
+func (t *tool) exportResize() *cobra.Command {
+	var request admin.ResizeRequest
+	command := &cobra.Command{
+		Use:   "resize NAME SIZE",
+		Short: "Give an export another size while it is in use",
+		Long: "Give an export another size while it is in use, now and after the next start.\n\n" +
+			"What it gains reads as zeros. NBD cannot tell clients that are attached: they keep the\n" +
+			"size that they know until they attach anew (and swap its size until mkswap). An export\n" +
+			"gets smaller only while no client is attached, and only if there is nothing beyond the\n" +
+			"new end, or if that is given up with --discard-pages. Pages may be moved meanwhile.",
+		Example: "  tmemctl export resize swap 16GiB",
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return cli.Misuse(c.CommandPath()+" --help shows how", "%s takes the name of an export and a size, not %d arguments", c.CommandPath(), len(args))
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			request.Size = args[1]
+			return t.ask(c, func(ctx context.Context, client *admin.Client) error {
+				e, err := client.ResizeExport(ctx, args[0], request)
+				if err != nil {
+					return err
+				}
+				return t.show(e, func(w io.Writer) {
+					fmt.Fprintf(w, "export %s has %s now\n", e.Name, cli.Bytes(uint64(e.SizeBytes)))
+					if e.Clients > 0 {
+						fmt.Fprintf(w, "clients that are attached (%d) do not see it before they attach anew\n", e.Clients)
+					}
+				})
+			})
+		},
+		ValidArgsFunction: t.completeExports(),
+	}
+	command.Flags().BoolVar(&request.Discard, "discard-pages", false, "give up what is beyond a new end")
+	return command
+}
+
 func (t *tool) exportDelete() *cobra.Command {
 	var request admin.DeleteRequest
 	command := &cobra.Command{

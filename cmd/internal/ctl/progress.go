@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -140,8 +142,20 @@ func doneLine(e admin.MoveEvent) string {
 		return fmt.Sprintf("%s: %s of the coldest went to %s", line, pages(int64(e.Moved)), e.Into)
 	case e.Total == 0:
 		return line + ": it was empty"
-	case e.Into == "":
-		return fmt.Sprintf("%s: its %s of pages are on storage, its memory is free", line, pages(int64(e.Total)))
+	case len(e.ToBackends) == 0:
+		return fmt.Sprintf("%s: its %s of pages are on storage, its memory is free", line, pages(int64(e.Moved)))
 	}
-	return fmt.Sprintf("%s: its %s of pages went to %s or storage, its memory is free", line, pages(int64(e.Total)), e.Into)
+	return fmt.Sprintf("%s: of its pages, %s, its memory is free", line, destinations(e))
+}
+
+// destinations says how many pages went where.
+func destinations(e admin.MoveEvent) string {
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(e.ToBackends)) {
+		list = append(list, fmt.Sprintf("%s went to %s", pages(int64(e.ToBackends[name])), name))
+	}
+	if e.ToStorage > 0 {
+		list = append(list, pages(int64(e.ToStorage))+" to storage")
+	}
+	return strings.Join(list, ", ")
 }

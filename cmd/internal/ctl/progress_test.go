@@ -89,11 +89,25 @@ func TestProgressFails(t *testing.T) {
 func TestProgressJSON(t *testing.T) {
 	var out strings.Builder
 	play(&out, true, 60, drainEvents()[10:])
-	want := `{"backend":"zcache","operation":"unload","running":true,"total":1000,"moved":1000,"left":0,"pages_per_second":200,"seconds_left":0}
-{"backend":"zcache","operation":"unload","running":false,"total":1000,"moved":1000,"left":0,"pages_per_second":0,"seconds_left":0,"done":true}
+	want := `{"backend":"zcache","operation":"unload","running":true,"total":1000,"moved":1000,"left":0,"to_storage":0,"pages_per_second":200,"seconds_left":0}
+{"backend":"zcache","operation":"unload","running":false,"total":1000,"moved":1000,"left":0,"to_storage":0,"pages_per_second":0,"seconds_left":0,"done":true}
 `
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", out.String(), want)
+	}
+}
+
+func TestDoneLineSaysWhere(t *testing.T) {
+	e := admin.MoveEvent{Backend: "a", Operation: admin.OperationUnload, Into: "b or c", Done: true, Progress: admin.Progress{
+		Total: 1024, Moved: 1024, ToStorage: 256, ToBackends: map[string]uint64{"b": 512, "c": 256},
+	}}
+	want := "unloaded a: of its pages, 2 MiB went to b, 1 MiB went to c, 1 MiB to storage, its memory is free"
+	if got := doneLine(e); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	e.ToBackends, e.ToStorage = nil, 1024
+	if got, want := doneLine(e), "unloaded a: its 4 MiB of pages are on storage, its memory is free"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

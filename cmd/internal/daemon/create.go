@@ -145,12 +145,10 @@ func (s service) DeleteExport(name string, removeStorage bool) error {
 	if err := d.mayChange("deletes no export"); err != nil {
 		return err
 	}
-	list := d.list()
-	i := slices.IndexFunc(list, func(e *export) bool { return e.Name == name })
-	if i < 0 {
+	e := d.find(name)
+	if e == nil {
 		return noExport(name)
 	}
-	e := list[i]
 	if removeStorage && !e.removable() {
 		return &admin.Error{
 			Status: http.StatusConflict, Message: fmt.Sprintf("the storage of export %s, %s, is not the daemon's to remove", name, e.Storage),
@@ -183,7 +181,7 @@ func (d *Daemon) delete(e *export, removeStorage bool) error {
 	remembered := d.deleted
 	if !removeStorage {
 		gone := e.state()
-		gone.Created, gone.Deleted, gone.Writethrough, gone.Allow = false, true, "", nil
+		gone.Created, gone.Resized, gone.Deleted, gone.Writethrough, gone.Allow = false, false, true, "", nil
 		d.deleted = append(slices.Clone(d.deleted), gone)
 	}
 	d.remove(e)

@@ -179,6 +179,9 @@ func (d *Daemon) plan() (plan, error) {
 	if p.warning != "" {
 		d.log.Warn(p.warning, "state_dir", d.config.StateDir)
 	}
+	for _, note := range p.notes {
+		d.log.Info(note)
+	}
 	return p, err
 }
 

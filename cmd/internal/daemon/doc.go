@@ -37,6 +37,11 @@
 // so an export of the same name that the configuration brings back finds it
 // emptied. Both are noted before the request is answered.
 //
+// A resize goes from below when an export grows (storage, device, state, then what
+// new clients are told) and from above when it gets smaller, so nobody ever asks
+// for a page that is not there. The size is noted, and stands against the
+// configuration's until the export is made anew.
+//
 // # Sockets
 //
 // Sockets that a service manager hands over (Options.Inherited) replace all that
@@ -45,9 +50,10 @@
 //
 // # Locks
 //
-// loading is held to load a backend, to begin to replace one, to create or
-// delete an export, and to begin a stop (E5); moves.mu below it, for a moment each time. mu guards what the NBD server is replaced in and
-// exportsMu the list of exports; nothing but devices' own locks is below them. reloading is held over one
+// loading is held to load a backend, to begin to replace one, to create, resize
+// or delete an export, and to begin a stop (E5); moves.mu below it, for a moment
+// each time. mu guards what the NBD server is replaced in and exportsMu the list of
+// exports; nothing but devices' own locks is below them. reloading is held over one
 // reload; nothing is below it.
 //
 // # Not promised

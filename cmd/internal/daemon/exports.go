@@ -14,15 +14,25 @@ import (
 
 // export is one export that is served.
 type export struct {
-	config.Export      // immutable, with the size that it has
+	config.Export      // immutable, with the size that it begins with
 	created       bool // immutable: by a request, not by the configuration
 	stale         bool // immutable: what storage has is to be dropped at the start
+	resized       bool // by a request, against the configuration; guarded by Daemon.loading once the daemon runs
 
 	device *tier.Device // immutable once it is served
 }
 
+// size is the size in bytes that it has now.
+func (e *export) size() int64 {
+	if e.device == nil {
+		return e.Size
+	}
+	size, _ := e.device.Size() // never an error
+	return size
+}
+
 func (e *export) state() state.Export {
-	s := state.Export{Name: e.Name, Size: e.Size, Storage: e.Storage, Created: e.created}
+	s := state.Export{Name: e.Name, Size: e.size(), Storage: e.Storage, Created: e.created, Resized: e.resized}
 	if e.created {
 		mode := e.Writethrough
 		if e.device != nil {
@@ -47,6 +57,16 @@ func (d *Daemon) list() []*export {
 	d.exportsMu.RLock()
 	defer d.exportsMu.RUnlock()
 	return slices.Clone(d.exports)
+}
+
+// find returns the export of that name, or nil.
+func (d *Daemon) find(name string) *export {
+	list := d.list()
+	i := slices.IndexFunc(list, func(e *export) bool { return e.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return list[i]
 }
 
 func (d *Daemon) setWritethrough(name string, mode tier.Writethrough) error {

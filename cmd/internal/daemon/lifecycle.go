@@ -146,7 +146,11 @@ func (s service) moveColdest(name string, order moveOrder, into string, do func(
 	started := time.Now()
 	m, err := s.d.moves.start(name, order, into, func() (frontswap.Drain, error) {
 		moved, err := do(order.most)
-		return frontswap.Drain{Started: started, Total: order.most, Moved: moved}, err
+		drained := frontswap.Drain{Started: started, Total: order.most, Moved: moved}
+		if b, found := findBackend(s.d.frontswap, name); found && b.Drain.Moved == moved {
+			drained.Into = b.Drain.Into // not if the next move has begun by now
+		}
+		return drained, err
 	})
 	if err != nil {
 		return nil, err

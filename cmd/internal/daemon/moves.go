@@ -247,7 +247,7 @@ func (m *move) progressLocked(d frontswap.Drain, now time.Time) admin.Progress {
 
 // progress adds to a drain's numbers how fast it is.
 func progress(d frontswap.Drain, now time.Time) admin.Progress {
-	p := admin.Progress{Running: d.Running, Total: d.Total, Moved: d.Moved, Left: d.Left}
+	p := admin.Progress{Running: d.Running, Total: d.Total, Moved: d.Moved, Left: d.Left, ToStorage: d.Stored(), ToBackends: d.Into}
 	if seconds := now.Sub(d.Started).Seconds(); d.Running && seconds > 0 && d.Moved > 0 {
 		p.PagesPerSecond = float64(d.Moved) / seconds
 		p.SecondsLeft = float64(d.Left) / p.PagesPerSecond

@@ -17,6 +17,7 @@ type plan struct {
 	deleted []state.Export // remembered for later
 	empty   bool           // storage is emptied first
 	warning string         // why it is, if nobody asked for it
+	notes   []string       // what else is worth a line in the log
 }
 
 const freshHint = "start with --fresh, which empties the storage, and make swap anew: mkswap, swapon"
@@ -110,6 +111,12 @@ func (p *plan) agree(i int, last state.State, c *config.Config) error {
 			return c.Fault(fmt.Sprintf("export[%d].storage", i),
 				"move it to the new path, put the old path back, or start with --fresh",
 				fmt.Errorf("the content of export %s is in %s, not in %s", e.Name, before.Storage, e.Storage))
+		}
+		if e.SizeChosen && before.Size != e.Size && before.Resized {
+			p.notes = append(p.notes, fmt.Sprintf("export %s keeps the size that it was given by tmemctl export resize, %s, not the %s of the configuration",
+				e.Name, cli.Bytes(uint64(before.Size)), cli.Bytes(uint64(e.Size))))
+			e.Size, e.resized = before.Size, true
+			continue
 		}
 		if e.SizeChosen && before.Size != e.Size {
 			return c.Fault(fmt.Sprintf("export[%d].size", i),

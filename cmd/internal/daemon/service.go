@@ -28,7 +28,7 @@ func (d *Daemon) snapshot() metrics.Snapshot {
 	s := metrics.Snapshot{Version: d.options.Version, Backends: d.frontswap.Backends()}
 	d.exportsMu.RLock()
 	for _, e := range d.exports {
-		s.Exports = append(s.Exports, metrics.Export{Name: e.Name, Size: e.Size, Stats: e.device.Stats()})
+		s.Exports = append(s.Exports, metrics.Export{Name: e.Name, Size: e.size(), Stats: e.device.Stats()})
 	}
 	d.exportsMu.RUnlock()
 	if server := d.server(); server != nil {

@@ -33,6 +33,10 @@ type Export struct {
 	Writethrough string   `json:"writethrough,omitempty"` // of a created one
 	Allow        []string `json:"allow,omitempty"`        // of a created one: who may open it
 
+	// Resized says that the size of an export of the configuration was changed by
+	// a request: it stands against the one that is configured.
+	Resized bool `json:"resized,omitempty"`
+
 	// Deleted says that the export is gone and its storage is left, with content
 	// that is not whole: whoever uses it under this name again empties it.
 	Deleted bool `json:"deleted,omitempty"`

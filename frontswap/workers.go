@@ -1,0 +1,123 @@
+package frontswap
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/tmemd/tmemd/backends"
+)
+
+const (
+	blockBytes = BlockPages * backends.PageSize
+
+	// drainWorkers is how many blocks a drain has in hand at once: while storage
+	// writes one, the next is read from the backend, which has to decompress it.
+	// With three that decompress at once a drain was no faster than the disk let it
+	// be, and readers on two processors lost three quarters of their throughput.
+	drainWorkers = 2
+
+	// yieldPages is after how many pages a drain lets others have its processor:
+	// some 30 µs of decompression. Requests do not wait for the scheduler's 10 ms.
+	yieldPages = 8
+)
+
+// workers is how many blocks of a move are in hand at once. Looking for cold
+// pages is a walk with a hand, and stops at an exact number: it has one.
+func (m *move) workers() int {
+	if m.cold {
+		return 1
+	}
+	return drainWorkers
+}
+
+// span is a block to be moved.
+type span struct {
+	first uint64
+	n     int
+}
+
+// workers move the blocks of one area. Each has one block at a time, so the
+// order of page locks holds for it as for anybody. They take blocks in ascending
+// order, and storage sees them nearly so. The walk that starts them ends them.
+type workers struct {
+	inline  *block        // the only worker, if there are no goroutines
+	spans   chan span     // blocks for goroutines
+	stopped chan struct{} // closed when a block has failed
+	running sync.WaitGroup
+
+	mu  sync.Mutex
+	err error // the first; guarded by mu
+}
+
+// errStopped ends a walk of which a block has failed.
+var errStopped = errors.New("another block failed")
+
+func (m *move) startWorkers(a *Area, buffer []byte) *workers {
+	if m.workers() == 1 {
+		return &workers{inline: &block{m: m, a: a, buffer: buffer}}
+	}
+	w := &workers{spans: make(chan span), stopped: make(chan struct{})}
+	for i := range m.workers() {
+		b := &block{m: m, a: a, buffer: buffer[i*blockBytes:][:blockBytes]}
+		w.running.Go(func() {
+			for s := range w.spans {
+				if err := b.do(s); err != nil {
+					w.fail(err)
+				}
+			}
+		})
+	}
+	return w
+}
+
+func (w *workers) fail(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err == nil {
+		w.err = err
+		close(w.stopped)
+	}
+}
+
+// do has a block moved, at once or by whoever is free. An error means that no
+// more blocks need come.
+func (w *workers) do(s span) error {
+	if w.inline != nil {
+		return w.inline.do(s)
+	}
+	select {
+	case <-w.stopped: // first, as the other one may be possible too
+		return errStopped
+	default:
+	}
+	select {
+	case <-w.stopped:
+		return errStopped
+	case w.spans <- s:
+		return nil
+	}
+}
+
+// end waits for the blocks in hand and returns how it all went: err is how the
+// walk did.
+func (w *workers) end(err error) error {
+	if w.inline != nil {
+		return err
+	}
+	close(w.spans)
+	w.running.Wait()
+	if w.err != nil {
+		return w.err
+	}
+	return err
+}
+
+// do moves another block.
+func (b *block) do(s span) error {
+	b.first, b.n = s.first, s.n
+	clear(b.mine[:])
+	clear(b.waits[:])
+	clear(b.next[:])
+	clear(b.into[:])
+	return b.move()
+}
