@@ -57,6 +57,9 @@ type connection struct {
 	export      *export      // written by attach under server.mu, then immutable
 	share       int64        // immutable, bytes of the pool that it may hold
 
+	session session       // guarded by server.mu
+	gone    chan struct{} // closed when nothing of it is left
+
 	in         []byte // requests: read up to received, served up to parsed
 	parsed     int
 	received   int
@@ -104,6 +107,7 @@ func newConnection(s *Server, socket net.Conn, id uint64) *connection {
 		remote:      remoteName(socket),
 		credentials: peerCredentials(socket),
 		share:       max(MaxPayload, s.config.BufferBytes/4),
+		gone:        make(chan struct{}),
 	}
 }
 

@@ -50,6 +50,8 @@
 //	N7  In the steady state a request served in place allocates nothing and
 //	    takes no lock that another connection takes.
 //	N8  A request's errno is decided in export.check and errnoOf, nowhere else.
+//	N9  When OptionSession is acknowledged, no request of an older connection of
+//	    the session is carried out any more.
 //
 // # Locks
 //

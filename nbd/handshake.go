@@ -161,6 +161,8 @@ func (h *handshake) answer() (e *export, done bool, err error) {
 	case protocol.NEGOTIATION_ID_OPTION_INFO, protocol.NEGOTIATION_ID_OPTION_GO:
 		e, err = h.info()
 		return e, e != nil, err
+	case OptionSession:
+		return nil, false, h.session()
 	}
 	return nil, false, h.refuse(protocol.NEGOTIATION_TYPE_REPLY_ERR_UNSUPPORTED, "")
 }

@@ -315,6 +315,7 @@ func (s *Server) forget(c *connection, failure string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.connections, c)
+	close(c.gone)
 	if c.export == nil {
 		s.handshaking--
 	} else {
