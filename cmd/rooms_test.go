@@ -42,7 +42,8 @@ var outsiders = []struct {
 	{"github.com/pelletier/go-toml", []string{"cmd"}, "packages take typed configurations"},
 	{"github.com/pojntfx/go-nbd/pkg/server", nil, "its server is an oracle in tests only"},
 	{"github.com/pojntfx/go-nbd/pkg/client", nil, "it works with its own server only"},
-	{"github.com/pojntfx/go-nbd", []string{"nbd", "tier", "deploy"}, "the protocol belongs to nbd, its Backend to tier"},
+	{"github.com/pojntfx/go-nbd", []string{"nbd", "tier", "deploy", "cmd/internal/attach"}, "the protocol belongs to nbd, its client's side to attach, its Backend to tier"},
+	{"github.com/mdlayher/", []string{"cmd/internal/attach"}, "only the kernel's NBD driver is asked by netlink"},
 	{"os/exec", []string{"deploy"}, "a daemon that serves swap starts no processes"},
 	{"net/http", []string{"metrics", "cmd", "deploy"}, "only the edges speak HTTP"},
 }
