@@ -17,7 +17,7 @@ import (
 
 const (
 	patience = 20 * time.Second
-	identity = "swap through tmemd; id=1"
+	identity = "swap through tmemd, content 1"
 )
 
 func eventually(t *testing.T, what string, condition func() bool) {
@@ -211,7 +211,7 @@ func TestKernelIsLate(t *testing.T) {
 
 func TestAnotherServerIsRefused(t *testing.T) {
 	changes := map[string]func(*testServer){
-		"identity": func(s *testServer) { s.export.Description = "swap through tmemd; id=2" },
+		"identity": func(s *testServer) { s.export.Description = "swap through tmemd, content 2" },
 		"size":     func(s *testServer) { s.export.Device = blank(2 * testSize) },
 		"flags":    func(s *testServer) { s.export.ReadOnly = true },
 		"name":     func(s *testServer) { s.export.Name = "other" },

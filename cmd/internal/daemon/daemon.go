@@ -240,6 +240,9 @@ func (d *Daemon) openDevices(empty bool) error {
 // openDevice makes the device of an export. The storage belongs to it, or is
 // closed.
 func (d *Daemon) openDevice(e *export, s tier.Storage, blank bool) (err error) {
+	if err := e.identify(blank); err != nil {
+		return errors.Join(err, s.Close())
+	}
 	s = d.faults.storage(e.Name, s)
 	e.device, err = tier.Open(tier.Config{Name: e.Name, ID: d.nextID, Storage: s, Empty: blank, Frontswap: d.frontswap, Log: d.log})
 	if err != nil {

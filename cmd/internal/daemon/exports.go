@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"slices"
@@ -18,11 +20,12 @@ type export struct {
 	created       bool // immutable: by a request, not by the configuration
 	stale         bool // immutable: what storage has is to be dropped at the start
 
+	id     string       // names the content; immutable once the device is open
 	device *tier.Device // immutable once it is served
 }
 
 func (e *export) state() state.Export {
-	s := state.Export{Name: e.Name, Size: e.Size, Storage: e.Storage, Created: e.created}
+	s := state.Export{Name: e.Name, Size: e.Size, Storage: e.Storage, ID: e.id, Created: e.created}
 	if e.created {
 		mode := e.Writethrough
 		if e.device != nil {
@@ -34,7 +37,21 @@ func (e *export) state() state.Export {
 }
 
 func (e *export) nbd() nbd.Export {
-	return nbd.Export{Name: e.Name, Description: "swap through tmemd", Device: e.device}
+	// tmemctl attach holds a server to this when it reconnects.
+	return nbd.Export{Name: e.Name, Description: "swap through tmemd, content " + e.id, Device: e.device}
+}
+
+// identify gives the export's content a name: a new one, if the content is new.
+func (e *export) identify(blank bool) error {
+	if e.id != "" && !blank {
+		return nil
+	}
+	var id [16]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return fmt.Errorf("name the content of export %s: %w", e.Name, err)
+	}
+	e.id = hex.EncodeToString(id[:])
+	return nil
 }
 
 // list is a snapshot of the exports.
