@@ -24,6 +24,16 @@ type Status struct {
 	Backends []Backend    `json:"backends"`
 	Clients  []Attachment `json:"clients"`
 	Memory   []Memory     `json:"memory"`
+
+	Protection []Protection `json:"protection"` // for swap of the daemon's own host
+}
+
+// Protection is one measure for swap of the daemon's own host.
+type Protection struct {
+	Measure string `json:"measure"`
+	State   string `json:"state"` // on, refused, or off
+	Why     string `json:"why,omitempty"`
+	Cure    string `json:"cure,omitempty"`
 }
 
 // Export is one export.

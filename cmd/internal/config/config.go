@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tmemd/tmemd/cmd/internal/cli"
+	"github.com/tmemd/tmemd/cmd/internal/protect"
 	"github.com/tmemd/tmemd/tier"
 )
 
@@ -24,6 +25,9 @@ type Config struct {
 	Exports       []Export
 	Backends      []Backend
 	NBD           NBD
+
+	Protect protect.Mode // for swap of this host
+	Touch   bool         // take page maps' and backends' memory at the start
 
 	origins map[string]origin // by key, "listen[0]"
 }

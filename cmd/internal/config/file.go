@@ -25,6 +25,7 @@ type file struct {
 	Export   []fileExport  `toml:"export"`
 	Backend  []fileBackend `toml:"backend"`
 	NBD      fileNBD       `toml:"nbd"`
+	Host     fileHost      `toml:"host"`
 }
 
 type fileExport struct {
@@ -49,6 +50,11 @@ type fileNBD struct {
 	BufferSize       literal `toml:"buffer_size"`
 	HandshakeTimeout *string `toml:"handshake_timeout"`
 	StallTimeout     *string `toml:"stall_timeout"`
+}
+
+type fileHost struct {
+	Protect *string `toml:"protect"`
+	Touch   bool    `toml:"touch"`
 }
 
 // literal is a TOML string or number as it was written, so that size = 4096 and
@@ -84,6 +90,9 @@ var keys = []struct{ name, example string }{
 	{"nbd.buffer_size", `buffer_size = "128MiB"`},
 	{"nbd.handshake_timeout", `handshake_timeout = "10s"`},
 	{"nbd.stall_timeout", `stall_timeout = "2m"`},
+	{"host", `[host] on a line of its own, then its keys`},
+	{"host.protect", `protect = "auto"`},
+	{"host.touch", `touch = true`},
 }
 
 // readFile decodes a configuration file. The positions are good for errors in

@@ -49,6 +49,7 @@ func Parse(args []string, host Host) (*Config, Action, error) {
 	p.exports()
 	p.backends()
 	p.nbd()
+	p.hostSettings()
 	if len(p.errs) > 0 {
 		return nil, action, errors.Join(p.errs...)
 	}

@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/cmd/internal/protect"
 	"github.com/tmemd/tmemd/cmd/internal/state"
 )
 
@@ -59,7 +61,12 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	signal.Ignore(unix.SIGPIPE)
 
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: c.LogLevel}))
-	d, err := Open(Options{Config: c, Version: version, RAM: host.RAM, BootID: bootID, Log: log})
+	// Before anything is made: what is mapped from now on is locked as it is.
+	protection, err := protect.Apply(c.Protect, servesLocally(c), heapLimit, log)
+	if err != nil {
+		return err
+	}
+	d, err := Open(Options{Config: c, Version: version, RAM: host.RAM, BootID: bootID, Log: log, Protection: protection})
 	if err != nil {
 		return err
 	}
@@ -68,4 +75,13 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 			log.Warn("cannot print how to attach", "error", err)
 		}
 	})
+}
+
+// heapLimit is the most, in bytes, that the Go heap may take before it is
+// collected more often. It holds what does not grow with load: books, not pages.
+const heapLimit = 256 << 20
+
+// servesLocally says whether this host can attach without TCP.
+func servesLocally(c *config.Config) bool {
+	return slices.ContainsFunc(c.Listen, func(a config.Address) bool { return a.Network == "unix" })
 }

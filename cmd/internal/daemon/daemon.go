@@ -17,6 +17,7 @@ import (
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/cmd/internal/protect"
 	"github.com/tmemd/tmemd/cmd/internal/state"
 	"github.com/tmemd/tmemd/frontswap"
 	"github.com/tmemd/tmemd/metrics"
@@ -33,6 +34,9 @@ type Options struct {
 	RAM     int64  // bytes, for sizes in percent
 	BootID  string // of this boot of the machine
 	Log     *slog.Logger
+
+	// Protection is what was done for swap of this host.
+	Protection protect.Report
 
 	// OpenStorage opens the storage of an export. Nil opens its file or device;
 	// tests put faults between.
@@ -244,7 +248,7 @@ func (d *Daemon) openDevice(e *export, s tier.Storage, blank bool) (err error) {
 		return errors.Join(err, s.Close())
 	}
 	s = d.faults.storage(e.Name, s)
-	e.device, err = tier.Open(tier.Config{Name: e.Name, ID: d.nextID, Storage: s, Empty: blank, Frontswap: d.frontswap, Log: d.log})
+	e.device, err = tier.Open(tier.Config{Name: e.Name, ID: d.nextID, Storage: s, Empty: blank, Touch: d.config.Touch, Frontswap: d.frontswap, Log: d.log})
 	if err != nil {
 		return errors.Join(fmt.Errorf("open export %s: %w", e.Name, err), s.Close())
 	}
@@ -290,7 +294,7 @@ func (d *Daemon) loadBackend(kind, name string, size int64) error {
 }
 
 func (d *Daemon) makeBackend(kind, name string, size int64) (backends.Backend, error) {
-	b, err := kinds[kind](size, d.log)
+	b, err := kinds[kind](size, d.config.Touch, d.log)
 	if err != nil {
 		return nil, fmt.Errorf("load backend %s: %w", name, err)
 	}
@@ -308,6 +312,7 @@ func (d *Daemon) newNBD() (*nbd.Server, error) {
 		MaxOutstanding:   limits.MaxOutstanding,
 		BufferBytes:      limits.BufferSize,
 		StallTimeout:     limits.StallTimeout,
+		TouchBuffers:     d.options.Protection.Wanted,
 	}
 	for _, e := range d.list() {
 		c.Exports = append(c.Exports, e.nbd())

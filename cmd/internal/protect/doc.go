@@ -1,0 +1,39 @@
+// Package protect keeps a process from waiting for the memory that it is there to
+// free: the daemon when the swap of its own host goes through it, and the agent of
+// an attached device always.
+//
+// cmd/internal/daemon and tmemctl attach call [Apply] once, before they make
+// anything; the [Report] ends in the log, a metric, tmemctl status and tmemctl
+// doctor.
+//
+// # What is done, and what happens without it
+//
+//	measure        how                                   without it
+//	memory_locked  mlockall(CURRENT|FUTURE|ONFAULT)      our own pages are swapped to ourselves
+//	code_touched   MADV_POPULATE_READ of the program     code is read from a disk by a fault that
+//	                                                     needs memory
+//	io_flusher     PR_SET_IO_FLUSHER on every thread     an allocation of ours writes to our own device
+//	                                                     and waits for it
+//	oom_score      oom_score_adj of -1000                the process that holds everybody's pages is
+//	                                                     killed to free memory
+//	heap_limit     the Go runtime's memory limit         a burst of garbage takes memory unbounded
+//
+// ONFAULT, because the Go runtime reserves far more address space than there is
+// memory. What is locked is what was touched: memory outside the Go heap is
+// touched by whoever maps it, if he is told so.
+//
+// The flusher flag belongs to a thread. The runtime sets it on all that there are,
+// and new ones inherit it. That works without cgo only.
+//
+// # Invariants
+//
+//	H1  A measure that is refused is reported with its cure, never skipped in
+//	    silence. With mode on, one that is refused keeps the process from starting.
+//	H2  Locking is not tried without the right to lock without a limit: under one,
+//	    a later mapping would fail instead.
+//
+// # Not promised
+//
+// The flag gives no access to the kernel's reserves, and the kernel may need
+// memory of its own to send a page here: see vm.min_free_kbytes in tmemctl doctor.
+package protect
