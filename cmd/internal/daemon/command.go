@@ -14,6 +14,7 @@ import (
 	"github.com/tmemd/tmemd/cmd/internal/config"
 	"github.com/tmemd/tmemd/cmd/internal/protect"
 	"github.com/tmemd/tmemd/cmd/internal/state"
+	"github.com/tmemd/tmemd/cmd/internal/systemd"
 )
 
 // Command is tmemd: it does what the arguments ask for and returns the exit
@@ -73,6 +74,9 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	return d.Run(signals, func() {
 		if _, err := io.WriteString(stdout, d.Announcement()); err != nil {
 			log.Warn("cannot print how to attach", "error", err)
+		}
+		if err := systemd.Notify(os.Getenv("NOTIFY_SOCKET"), "READY=1"); err != nil {
+			log.Warn("cannot tell the service manager", "error", err)
 		}
 	})
 }
