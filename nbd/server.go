@@ -100,6 +100,12 @@ func NewServer(config Config) (*Server, error) {
 			return nil, fmt.Errorf("NBD server: %w", err)
 		}
 	}
+	if config.TouchBuffers {
+		if err := s.pool.prepare(); err != nil {
+			s.pool.close()
+			return nil, fmt.Errorf("NBD server: %w", err)
+		}
+	}
 	return s, nil
 }
 

@@ -50,10 +50,13 @@ func NewFile(purpose string, size int64) (*Region, error) {
 // NewPrivate maps size bytes of private memory, touched beforehand, so that
 // using it faults nothing in.
 func NewPrivate(purpose string, size int64) (*Region, error) {
-	data, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE,
-		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	data, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("map %d bytes for the %s: %w", size, purpose, err)
+	}
+	// Not MAP_POPULATE, which does nothing where memory is locked on fault.
+	if err := touch(data); err != nil {
+		return nil, errors.Join(fmt.Errorf("take %d bytes for the %s: %w", size, purpose, err), unix.Munmap(data))
 	}
 	return &Region{purpose: purpose, data: data, fd: -1}, nil
 }
@@ -84,23 +87,30 @@ func (r *Region) Punch(offset, length int64) error {
 func (r *Region) Touch(offset, length int64) error {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
+	if err := touch(r.data[offset : offset+length]); err != nil {
+		return fmt.Errorf("take %d bytes for the %s: %w", length, r.purpose, err)
+	}
+	return nil
+}
+
+// touch takes the memory of b, which is mapped and starts at a page.
+func touch(b []byte) error {
 	// In pieces, as a signal of the runtime's own ends the call without a hint how
 	// far it got. Touching what has memory costs little.
-	const piece = 64 << 20
-	for end := offset + length; offset < end; {
-		n := min(piece, end-offset)
-		err := unix.Madvise(r.data[offset:offset+n], unix.MADV_POPULATE_WRITE)
+	for len(b) > 0 {
+		piece := b[:min(len(b), 64<<20)]
+		err := unix.Madvise(piece, unix.MADV_POPULATE_WRITE)
 		switch {
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
 			continue
 		case errors.Is(err, unix.EINVAL): // before Linux 5.14
-			for b := r.data[offset : offset+n]; len(b) > 0; b = b[min(len(b), os.Getpagesize()):] {
-				atomic.AddUint32((*uint32)(unsafe.Pointer(&b[0])), 0)
+			for at := 0; at < len(piece); at += os.Getpagesize() {
+				atomic.AddUint32((*uint32)(unsafe.Pointer(&piece[at])), 0)
 			}
 		case err != nil:
-			return fmt.Errorf("take %d bytes for the %s: %w", n, r.purpose, err)
+			return os.NewSyscallError("madvise", err)
 		}
-		offset += n
+		b = b[len(piece):]
 	}
 	return nil
 }

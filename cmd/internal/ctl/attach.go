@@ -34,8 +34,9 @@ type attachFlags struct {
 	runDir         string
 }
 
-// agentHeap is the heap limit of an agent, in bytes.
-const agentHeap = 32 << 20
+// agentHeap is what the Go heap of an agent may grow, in bytes, without taking
+// memory.
+const agentHeap = 8 << 20
 
 func (t *tool) attach() *cobra.Command {
 	var f attachFlags

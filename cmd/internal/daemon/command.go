@@ -63,7 +63,7 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: c.LogLevel}))
 	// Before anything is made: what is mapped from now on is locked as it is.
-	protection, err := protect.Apply(c.Protect, servesLocally(c), heapLimit, log)
+	protection, err := protect.Apply(c.Protect, servesLocally(c), spareHeap, log)
 	if err != nil {
 		return err
 	}
@@ -81,9 +81,10 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	})
 }
 
-// heapLimit is the most, in bytes, that the Go heap may take before it is
-// collected more often. It holds what does not grow with load: books, not pages.
-const heapLimit = 256 << 20
+// spareHeap is what the Go heap may grow beyond its size at the start, in bytes,
+// without taking memory. It holds books, not pages, and the garbage of the admin
+// API and of metrics.
+const spareHeap = 48 << 20
 
 // servesLocally says whether this host can attach without TCP.
 func servesLocally(c *config.Config) bool {

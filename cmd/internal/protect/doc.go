@@ -16,11 +16,14 @@
 //	                                                     and waits for it
 //	oom_score      oom_score_adj of -1000                the process that holds everybody's pages is
 //	                                                     killed to free memory
-//	heap_limit     the Go runtime's memory limit         a burst of garbage takes memory unbounded
+//	heap_touched   room in the Go heap and threads made  garbage and a system call that waits take
+//	               beforehand, collected by the limit    memory, just when there is none
 //
 // ONFAULT, because the Go runtime reserves far more address space than there is
 // memory. What is locked is what was touched: memory outside the Go heap is
-// touched by whoever maps it, if he is told so.
+// touched by whoever maps it, if he is told so. MAP_POPULATE does not: the kernel
+// leaves out what is locked on fault. (Seen in the VM: without these touches a
+// daemon stood in direct reclaim for minutes, in page faults of its own.)
 //
 // The flusher flag belongs to a thread. The runtime sets it on all that there are,
 // and new ones inherit it. That works without cgo only.

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -43,12 +45,16 @@ func (linux) touchCode() (err error) {
 	defer func() { err = errors.Join(err, maps.Close()) }()
 	lines := bufio.NewScanner(maps)
 	for lines.Scan() {
-		start, length, ok := mappingOf(lines.Text(), program)
+		start, length, writable, ok := mappingOf(lines.Text(), program)
 		if !ok {
 			continue
 		}
+		advice := uintptr(unix.MADV_POPULATE_READ)
+		if writable {
+			advice = unix.MADV_POPULATE_WRITE
+		}
 		// By its number: Go's own memory is not to be made a slice of.
-		_, _, errno := unix.Syscall(unix.SYS_MADVISE, start, length, unix.MADV_POPULATE_READ)
+		_, _, errno := unix.Syscall(unix.SYS_MADVISE, start, length, advice)
 		if errno != 0 && errno != unix.EINVAL { // before Linux 5.14: faults will do it
 			return os.NewSyscallError("madvise", errno)
 		}
@@ -56,21 +62,33 @@ func (linux) touchCode() (err error) {
 	return lines.Err()
 }
 
-// mappingOf reads a line of /proc/PID/maps that is about a file:
-// "00400000-0072c000 r-xp 00000000 fd:00 1234 /usr/bin/tmemd". What cannot be
-// read is left out.
-func mappingOf(line, file string) (start, length uintptr, ok bool) {
+// largestOwn is the longest mapping without a file that is taken for the
+// runtime's books or the program's variables, in bytes. The heap's are longer.
+const largestOwn = 4 << 20
+
+// mappingOf reads a line of /proc/PID/maps that is about the program:
+// "00400000-0072c000 r-xp 00000000 fd:00 1234 /usr/bin/tmemd", or about memory
+// without a file that is short. What cannot be read is left out.
+func mappingOf(line, file string) (start, length uintptr, writable, ok bool) {
 	fields := strings.SplitN(line, " ", 6)
-	if len(fields) < 6 || strings.TrimSpace(fields[5]) != file || !strings.HasPrefix(fields[1], "r") {
-		return 0, 0, false
+	if len(fields) < 6 || !strings.HasPrefix(fields[1], "r") {
+		return 0, 0, false, false
+	}
+	name := strings.TrimSpace(fields[5])
+	writable = fields[1] == "rw-p"
+	if name != file && (name != "" || !writable) {
+		return 0, 0, false, false
 	}
 	first, last, _ := strings.Cut(fields[0], "-")
 	from, err1 := strconv.ParseUint(first, 16, 64)
 	to, err2 := strconv.ParseUint(last, 16, 64)
 	if err1 != nil || err2 != nil || to <= from {
-		return 0, 0, false
+		return 0, 0, false, false
 	}
-	return uintptr(from), uintptr(to - from), true
+	if name == "" && to-from > largestOwn {
+		return 0, 0, false, false
+	}
+	return uintptr(from), uintptr(to - from), writable, true
 }
 
 func (linux) setIOFlusher() error {
@@ -88,12 +106,53 @@ func (linux) setOOMScore() error {
 	return os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0o600)
 }
 
-// limitHeap leaves a limit alone that the environment gave.
-func (linux) limitHeap(bytes int64) error {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(bytes)
+// threads are started beforehand: as many as wait for storage at a time on a busy
+// day. To clone one takes memory of the kernel's.
+const threads = 48
+
+// touchHeap makes room in the Go heap for what is to come, in memory that is
+// there, and has the runtime keep it: a collection when the room is used up, by
+// the limit, instead of one for each doubling, which would give memory back in
+// between and fault it in again. It leaves settings alone that the environment
+// gave.
+func (linux) touchHeap(spare int64) error {
+	startThreads(threads)
+	room := make([]byte, spare)
+	for at := 0; at < len(room); at += 4096 {
+		room[at] = 1
 	}
+	runtime.KeepAlive(room)
+	if os.Getenv("GOMEMLIMIT") != "" || os.Getenv("GOGC") != "" {
+		return nil
+	}
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	// All that the runtime has now, the room included, and a half more: beyond
+	// that the limit makes it give memory back.
+	debug.SetMemoryLimit(int64(stats.Sys-stats.HeapReleased) + spare/2)
+	debug.SetGCPercent(-1)
+	runtime.GC() // the room is free now
 	return nil
+}
+
+// startThreads makes the runtime start threads, which it keeps for system calls
+// that wait.
+func startThreads(n int) {
+	var ready, done sync.WaitGroup
+	leave := make(chan struct{})
+	ready.Add(n)
+	for range n {
+		done.Go(func() {
+			// A goroutine that is tied to a thread keeps it busy while it waits.
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			ready.Done()
+			<-leave
+		})
+	}
+	ready.Wait()
+	close(leave)
+	done.Wait()
 }
 
 func (linux) privileged() bool { return capable(unix.CAP_IPC_LOCK) || capable(unix.CAP_SYS_RESOURCE) }

@@ -46,7 +46,7 @@ const (
 	CodeTouched  = "code_touched"
 	IOFlusher    = "io_flusher"
 	OOMScore     = "oom_score"
-	HeapLimit    = "heap_limit"
+	HeapTouched  = "heap_touched"
 )
 
 // Measure is one of them.
@@ -80,18 +80,18 @@ type system interface {
 	touchCode() error
 	setIOFlusher() error
 	setOOMScore() error
-	limitHeap(bytes int64) error
+	touchHeap(spare int64) error
 	// privileged says whether the process has a right that the measures need.
 	privileged() bool
 }
 
 // Apply protects this process. local says that its own host may swap through it.
-// The heap limit is for the Go heap, in bytes.
-func Apply(mode Mode, local bool, heapLimit int64, log *slog.Logger) (Report, error) {
-	return apply(mode, local, heapLimit, linux{}, log)
+// spare is how much the Go heap may grow, in bytes, without taking memory.
+func Apply(mode Mode, local bool, spare int64, log *slog.Logger) (Report, error) {
+	return apply(mode, local, spare, linux{}, log)
 }
 
-func apply(mode Mode, local bool, heapLimit int64, s system, log *slog.Logger) (Report, error) {
+func apply(mode Mode, local bool, spare int64, s system, log *slog.Logger) (Report, error) {
 	r := Report{Wanted: mode == On || mode == Auto && local && s.privileged()}
 	measures := []struct {
 		name string
@@ -101,7 +101,7 @@ func apply(mode Mode, local bool, heapLimit int64, s system, log *slog.Logger) (
 		{CodeTouched, s.touchCode},
 		{IOFlusher, s.setIOFlusher},
 		{OOMScore, s.setOOMScore},
-		{HeapLimit, func() error { return s.limitHeap(heapLimit) }},
+		{HeapTouched, func() error { return s.touchHeap(spare) }},
 	}
 	for _, measure := range measures {
 		m := Measure{Name: measure.name, State: Unasked}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -31,10 +32,10 @@ func (f *fake) lockAll() error          { return f.take(MemoryLocked) }
 func (f *fake) touchCode() error        { return f.take(CodeTouched) }
 func (f *fake) setIOFlusher() error     { return f.take(IOFlusher) }
 func (f *fake) setOOMScore() error      { return f.take(OOMScore) }
-func (f *fake) limitHeap(b int64) error { f.heap = b; return f.take(HeapLimit) }
+func (f *fake) touchHeap(b int64) error { f.heap = b; return f.take(HeapTouched) }
 func (f *fake) privileged() bool        { return f.rights }
 
-var all = []string{MemoryLocked, CodeTouched, IOFlusher, OOMScore, HeapLimit}
+var all = []string{MemoryLocked, CodeTouched, IOFlusher, OOMScore, HeapTouched}
 
 func TestApply(t *testing.T) {
 	eperm := os.NewSyscallError("prctl", unix.EPERM)
@@ -69,7 +70,7 @@ func TestApply(t *testing.T) {
 				t.Errorf("took %v, report %+v", test.system.taken, r)
 			}
 			if test.taken != nil && test.system.heap != 77 {
-				t.Errorf("the heap is limited to %d", test.system.heap)
+				t.Errorf("the heap has %d to spare", test.system.heap)
 			}
 			refused := r.Refused()
 			if test.refused == "" {
@@ -110,19 +111,24 @@ func TestMappingOf(t *testing.T) {
 	tests := []struct {
 		line          string
 		start, length uintptr
-		ok            bool
+		writable, ok  bool
 	}{
-		{"00400000-0072c000 r-xp 00000000 fd:00 1234                       /usr/bin/tmemd", 0x400000, 0x32c000, true},
-		{"0072c000-00a00000 r--p 0032c000 fd:00 1234                       /usr/bin/tmemd", 0x72c000, 0x2d4000, true},
-		{"00a00000-00a10000 ---p 0032c000 fd:00 1234                       /usr/bin/tmemd", 0, 0, false},
-		{"00400000-0072c000 r-xp 00000000 fd:00 1234                       /usr/bin/tmemctl", 0, 0, false},
-		{"c000000000-c000400000 rw-p 00000000 00:00 0 ", 0, 0, false},
-		{"x-y r-xp 0 fd:00 1 /usr/bin/tmemd", 0, 0, false},
-		{"", 0, 0, false},
+		{"00400000-0072c000 r-xp 00000000 fd:00 1234                       /usr/bin/tmemd", 0x400000, 0x32c000, false, true},
+		{"0072c000-00a00000 r--p 0032c000 fd:00 1234                       /usr/bin/tmemd", 0x72c000, 0x2d4000, false, true},
+		{"00a00000-00a20000 rw-p 0032c000 fd:00 1234                       /usr/bin/tmemd", 0xa00000, 0x20000, true, true},
+		{"00a00000-00a10000 ---p 0032c000 fd:00 1234                       /usr/bin/tmemd", 0, 0, false, false},
+		{"00400000-0072c000 r-xp 00000000 fd:00 1234                       /usr/bin/tmemctl", 0, 0, false, false},
+		{"00a20000-00a60000 rw-p 00000000 00:00 0 ", 0xa20000, 0x40000, true, true},
+		{"c000000000-c000400000 rw-p 00000000 00:00 0 ", 0xc000000000, 0x400000, true, true},
+		{"c000000000-c004000000 rw-p 00000000 00:00 0 ", 0, 0, false, false},
+		{"7ffc0000-7ffe0000 rw-p 00000000 00:00 0                          [stack]", 0, 0, false, false},
+		{"x-y r-xp 0 fd:00 1 /usr/bin/tmemd", 0, 0, false, false},
+		{"", 0, 0, false, false},
 	}
 	for _, test := range tests {
-		if start, length, ok := mappingOf(test.line, "/usr/bin/tmemd"); start != test.start || length != test.length || ok != test.ok {
-			t.Errorf("%q: %#x, %#x, %t", test.line, start, length, ok)
+		start, length, writable, ok := mappingOf(test.line, "/usr/bin/tmemd")
+		if start != test.start || length != test.length || ok != test.ok || ok && writable != test.writable {
+			t.Errorf("%q: %#x, %#x, %t, %t", test.line, start, length, writable, ok)
 		}
 	}
 }
@@ -143,7 +149,7 @@ func TestThisProcess(t *testing.T) {
 }
 
 func protectSelf(t *testing.T) {
-	r, err := Apply(Auto, true, 1<<30, slog.New(slog.DiscardHandler))
+	r, err := Apply(Auto, true, 8<<20, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +175,35 @@ func protectSelf(t *testing.T) {
 	if (strings.TrimSpace(string(score)) == "-1000") != (done[OOMScore] == Done) {
 		t.Errorf("the score is %s, the report says %s", score, done[OOMScore])
 	}
+	if threads := strings.Count(string(status), "Threads:"); threads != 1 {
+		t.Fatalf("status %s", status)
+	}
+	touchedHeap(t)
 	if done[CodeTouched] == Refused {
 		t.Errorf("the program's code could not be touched: %+v", r.Measures)
 	}
+}
+
+// touchedHeap: what is allocated within the room faults nothing in.
+func touchedHeap(t *testing.T) {
+	t.Helper()
+	before := faults(t)
+	var kept [][]byte
+	for range 64 {
+		kept = append(kept, make([]byte, 64<<10))
+	}
+	if n := faults(t) - before; n > faultsOfOthers { // of 1024
+		t.Errorf("4 MiB of garbage faulted %d pages in", n)
+	}
+	runtime.KeepAlive(kept)
+}
+
+// faults counts this process's page faults.
+func faults(t *testing.T) int64 {
+	t.Helper()
+	var usage unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
+		t.Fatal(err)
+	}
+	return usage.Minflt
 }
