@@ -34,9 +34,8 @@ type attachFlags struct {
 	runDir         string
 }
 
-// agentHeap is what the Go heap of an agent may grow, in bytes, without taking
-// memory.
-const agentHeap = 8 << 20
+// agentRoom is what an agent has to spare.
+var agentRoom = protect.Room{Heap: 8 << 20, Threads: 4}
 
 func (t *tool) attach() *cobra.Command {
 	var f attachFlags
@@ -134,7 +133,7 @@ func (t *tool) runAgent(ctx context.Context, o attach.Options) error {
 	defer signal.Stop(signals)
 	signal.Ignore(unix.SIGHUP, unix.SIGPIPE) // a terminal that is closed takes no swap away
 	// The agent has to work when nothing can be swapped in.
-	if _, err := protect.Apply(protect.Auto, true, agentHeap, o.Log); err != nil {
+	if _, err := protect.Apply(protect.Auto, true, agentRoom, o.Log); err != nil {
 		return err
 	}
 	o.Ready = func(r attach.Record) {

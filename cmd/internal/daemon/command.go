@@ -63,7 +63,7 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: c.LogLevel}))
 	// Before anything is made: what is mapped from now on is locked as it is.
-	protection, err := protect.Apply(c.Protect, servesLocally(c), spareHeap, log)
+	protection, err := protect.Apply(c.Protect, servesLocally(c), room, log)
 	if err != nil {
 		return err
 	}
@@ -81,10 +81,9 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	})
 }
 
-// spareHeap is what the Go heap may grow beyond its size at the start, in bytes,
-// without taking memory. It holds books, not pages, and the garbage of the admin
-// API and of metrics.
-const spareHeap = 48 << 20
+// room is what the daemon has to spare. The Go heap holds books, not pages, and
+// the garbage of the admin API and of metrics; threads wait for storage.
+var room = protect.Room{Heap: 48 << 20, Threads: 48}
 
 // servesLocally says whether this host can attach without TCP.
 func servesLocally(c *config.Config) bool {

@@ -106,32 +106,41 @@ func (linux) setOOMScore() error {
 	return os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0o600)
 }
 
-// threads are started beforehand: as many as wait for storage at a time on a busy
-// day. To clone one takes memory of the kernel's.
-const threads = 48
-
 // touchHeap makes room in the Go heap for what is to come, in memory that is
 // there, and has the runtime keep it: a collection when the room is used up, by
 // the limit, instead of one for each doubling, which would give memory back in
 // between and fault it in again. It leaves settings alone that the environment
 // gave.
-func (linux) touchHeap(spare int64) error {
-	startThreads(threads)
-	room := make([]byte, spare)
-	for at := 0; at < len(room); at += 4096 {
-		room[at] = 1
+func (linux) touchHeap(room Room) error {
+	startThreads(room.Threads)
+	// Many small objects, each a span of its own, collected while they live and
+	// when they do not: the runtime's books of spans, their bitmaps and its work
+	// buffers are memory, too, and are kept for reuse.
+	const span = 8 << 10
+	objects := make([][]byte, room.Heap/span)
+	for i := range objects {
+		objects[i] = make([]byte, span)
+		objects[i][0], objects[i][span/2] = 1, 1
 	}
-	runtime.KeepAlive(room)
-	if os.Getenv("GOMEMLIMIT") != "" || os.Getenv("GOGC") != "" {
-		return nil
+	collect := func() {
+		for range 3 {
+			runtime.GC()
+		}
 	}
+	percent := debug.SetGCPercent(-1)
+	collect()
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
-	// All that the runtime has now, the room included, and a half more: beyond
-	// that the limit makes it give memory back.
-	debug.SetMemoryLimit(int64(stats.Sys-stats.HeapReleased) + spare/2)
-	debug.SetGCPercent(-1)
-	runtime.GC() // the room is free now
+	runtime.KeepAlive(objects)
+	if os.Getenv("GOMEMLIMIT") != "" || os.Getenv("GOGC") != "" {
+		debug.SetGCPercent(percent)
+	} else {
+		// All that the runtime has now, the room included, and a half more: beyond
+		// that it would give memory back.
+		debug.SetMemoryLimit(int64(stats.Sys-stats.HeapReleased) + room.Heap/2)
+	}
+	objects = nil
+	collect()
 	return nil
 }
 

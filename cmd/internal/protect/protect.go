@@ -80,18 +80,23 @@ type system interface {
 	touchCode() error
 	setIOFlusher() error
 	setOOMScore() error
-	touchHeap(spare int64) error
+	touchHeap(Room) error
 	// privileged says whether the process has a right that the measures need.
 	privileged() bool
 }
 
-// Apply protects this process. local says that its own host may swap through it.
-// spare is how much the Go heap may grow, in bytes, without taking memory.
-func Apply(mode Mode, local bool, spare int64, log *slog.Logger) (Report, error) {
-	return apply(mode, local, spare, linux{}, log)
+// Room is what a process may take later without asking for memory.
+type Room struct {
+	Heap    int64 // bytes that the Go heap may grow
+	Threads int   // system calls that may wait at a time
 }
 
-func apply(mode Mode, local bool, spare int64, s system, log *slog.Logger) (Report, error) {
+// Apply protects this process. local says that its own host may swap through it.
+func Apply(mode Mode, local bool, room Room, log *slog.Logger) (Report, error) {
+	return apply(mode, local, room, linux{}, log)
+}
+
+func apply(mode Mode, local bool, room Room, s system, log *slog.Logger) (Report, error) {
 	r := Report{Wanted: mode == On || mode == Auto && local && s.privileged()}
 	measures := []struct {
 		name string
@@ -101,7 +106,7 @@ func apply(mode Mode, local bool, spare int64, s system, log *slog.Logger) (Repo
 		{CodeTouched, s.touchCode},
 		{IOFlusher, s.setIOFlusher},
 		{OOMScore, s.setOOMScore},
-		{HeapTouched, func() error { return s.touchHeap(spare) }},
+		{HeapTouched, func() error { return s.touchHeap(room) }},
 	}
 	for _, measure := range measures {
 		m := Measure{Name: measure.name, State: Unasked}

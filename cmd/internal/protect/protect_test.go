@@ -28,12 +28,12 @@ func (f *fake) take(name string) error {
 	f.taken = append(f.taken, name)
 	return f.refuse[name]
 }
-func (f *fake) lockAll() error          { return f.take(MemoryLocked) }
-func (f *fake) touchCode() error        { return f.take(CodeTouched) }
-func (f *fake) setIOFlusher() error     { return f.take(IOFlusher) }
-func (f *fake) setOOMScore() error      { return f.take(OOMScore) }
-func (f *fake) touchHeap(b int64) error { f.heap = b; return f.take(HeapTouched) }
-func (f *fake) privileged() bool        { return f.rights }
+func (f *fake) lockAll() error         { return f.take(MemoryLocked) }
+func (f *fake) touchCode() error       { return f.take(CodeTouched) }
+func (f *fake) setIOFlusher() error    { return f.take(IOFlusher) }
+func (f *fake) setOOMScore() error     { return f.take(OOMScore) }
+func (f *fake) touchHeap(r Room) error { f.heap = r.Heap; return f.take(HeapTouched) }
+func (f *fake) privileged() bool       { return f.rights }
 
 var all = []string{MemoryLocked, CodeTouched, IOFlusher, OOMScore, HeapTouched}
 
@@ -65,7 +65,7 @@ func TestApply(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			var text bytes.Buffer
 			log := slog.New(slog.NewTextHandler(&text, nil))
-			r, err := apply(test.mode, test.local, 77, &test.system, log)
+			r, err := apply(test.mode, test.local, Room{Heap: 77}, &test.system, log)
 			if !reflect.DeepEqual(test.system.taken, test.taken) || r.Wanted != (test.taken != nil) || len(r.Measures) != len(all) {
 				t.Errorf("took %v, report %+v", test.system.taken, r)
 			}
@@ -149,7 +149,7 @@ func TestThisProcess(t *testing.T) {
 }
 
 func protectSelf(t *testing.T) {
-	r, err := Apply(Auto, true, 8<<20, slog.New(slog.DiscardHandler))
+	r, err := Apply(Auto, true, Room{Heap: 8 << 20, Threads: 4}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
