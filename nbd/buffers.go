@@ -106,7 +106,10 @@ func classBytes(class int) int64 { return 1 << (class + smallestClass) }
 func (p *bufferPool) tryGet(n int) ([]byte, error) {
 	class := bufferClass(n)
 	p.mu.Lock()
-	if p.mu.waiters.Len() > 0 || !p.fitsLocked(class) {
+	if p.touch {
+		class = p.nextIdleLocked(class)
+	}
+	if p.mu.waiters.Len() > 0 || class == classes || !p.fitsLocked(class) {
 		p.mu.Unlock()
 		return nil, nil
 	}
@@ -139,6 +142,19 @@ func (p *bufferPool) put(b []byte) {
 	victims := p.serveWaitersLocked()
 	p.mu.Unlock()
 	unmapAll(victims)
+}
+
+// nextIdleLocked is the smallest class from class on that has an idle buffer, or
+// classes. A pool that touches its memory lends no other: mapping and unmapping
+// wait for each other's page faults, and those for memory, on a host that is short
+// of it (seen in the VM: each of two threads in mmap and munmap, for minutes).
+func (p *bufferPool) nextIdleLocked(class int) int {
+	for ; class < classes; class++ {
+		if len(p.mu.idle[class]) > 0 {
+			break
+		}
+	}
+	return class
 }
 
 // fitsLocked says whether a buffer of the class can be lent now, if need be by

@@ -59,6 +59,28 @@ func TestPoolIsPrepared(t *testing.T) {
 	if now, _ := s.pool.usage(); now != mapped {
 		t.Errorf("%d bytes are mapped, before %d", now, mapped)
 	}
+	// When they are lent, larger ones are; then none, instead of a new one.
+	for {
+		b, err := s.pool.tryGet(100 << 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b == nil {
+			break
+		}
+		held = append(held, b)
+	}
+	if len(held) != 34 {
+		t.Errorf("%d buffers were lent, want 32 and two larger ones", len(held))
+	}
+	if b, err := s.pool.tryGet(1); err != nil || b == nil {
+		t.Errorf("a small buffer: %v, %v", b != nil, err)
+	} else {
+		held = append(held, b)
+	}
+	if now, _ := s.pool.usage(); now != mapped {
+		t.Errorf("%d bytes are mapped, before %d", now, mapped)
+	}
 	for _, b := range held {
 		s.pool.put(b)
 	}
