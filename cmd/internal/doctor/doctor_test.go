@@ -21,8 +21,12 @@ const (
 
 // stat is a line of /proc/PID/task/TID/stat with the flags, of a process whose
 // name makes it hard.
-func stat(flags string) string {
-	return "100 (tmemd (x) 9) S 1 100 100 0 -1 " + flags + " 2036 0 0 0 3 1 0 0 20 0 9 0 1234\n"
+func stat(flags string) string { return statOf(flags, "2") }
+
+// statOf has the scheduling policy, too.
+func statOf(flags, policy string) string {
+	return "100 (tmemd (x) 9) S 1 100 100 0 -1 " + flags + " 2036 0 0 0 3 1 0 0 -2 0 9 0 1234 1264 815 18446744073709551615 " +
+		"1 1 0 0 0 0 0 0 2143420159 0 0 0 17 1 1 " + policy + " 0 0 0 0 0 0 0 0 0 0 0\n"
 }
 
 const (
@@ -129,6 +133,7 @@ func TestWhatCanBeWrong(t *testing.T) {
 		{"one thread without the flag", map[string]string{"proc/100/task/101/stat": stat(notFlushing)}, nil, "io flusher", Problem, "1 of 2 threads", "CAP_SYS_RESOURCE"},
 		{"half the flag", map[string]string{"proc/100/task/101/stat": stat("524288")}, nil, "io flusher", Problem, "1 of 2 threads", "CAP_SYS_RESOURCE"},
 		{"agent's thread without the flag", map[string]string{"proc/200/task/200/stat": stat(notFlushing)}, nil, "io flusher", Problem, "1 of 1 threads", "CAP_SYS_RESOURCE"},
+		{"an ordinary thread", map[string]string{"proc/100/task/101/stat": statOf(flushing, "0")}, nil, "realtime", Problem, "1 of 2 threads", "chrt --all-tasks --rr --pid 1 100"},
 		{"damaged stat", map[string]string{"proc/100/task/101/stat": "100 (tmemd"}, nil, "io flusher", Unknown, "no flags", "root"},
 		{"no threads", map[string]string{"proc/100/task/100/stat": "", "proc/100/task/101/stat": ""}, nil, "io flusher", Unknown, "no threads", "root"},
 		{"not locked", map[string]string{"proc/100/status": status("81920", "0", "0")}, nil, "locked memory", Problem, "0 B of 80 MiB are locked", "CAP_IPC_LOCK"},

@@ -44,7 +44,7 @@ func (e *examination) worst() string {
 // that matters if it does.
 func (e *examination) process(subject string, pid int, bad string) {
 	proc := fmt.Sprintf("proc/%d", pid)
-	e.threads(subject, proc, bad)
+	e.threads(subject, pid, bad)
 	e.lockedMemory(subject, proc, bad)
 	score, err := e.number(proc, "oom_score_adj")
 	switch {
@@ -59,8 +59,9 @@ func (e *examination) process(subject string, pid int, bad string) {
 	e.cgroup(subject, proc, bad)
 }
 
-func (e *examination) threads(subject, proc, bad string) {
+func (e *examination) threads(subject string, pid int, bad string) {
 	const check = "io flusher"
+	proc := fmt.Sprintf("proc/%d", pid)
 	tasks, err := filepath.Glob(filepath.Join(e.Root, proc, "task/*/stat"))
 	if err == nil && len(tasks) == 0 {
 		err = fmt.Errorf("no threads are listed in /%s/task", proc)
@@ -69,13 +70,13 @@ func (e *examination) threads(subject, proc, bad string) {
 		e.unknown(check, subject, err)
 		return
 	}
-	without := 0
+	without, ordinary := 0, 0
 	for _, file := range tasks {
 		text, err := os.ReadFile(file)
 		if os.IsNotExist(err) {
 			continue // a thread that ended
 		}
-		flags, parseErr := taskFlags(string(text))
+		flags, policy, parseErr := parseTask(string(text))
 		if err != nil || parseErr != nil {
 			e.unknown(check, subject, fmt.Errorf("read %s: %v", file, firstOf(err, parseErr)))
 			return
@@ -83,6 +84,15 @@ func (e *examination) threads(subject, proc, bad string) {
 		if flags&ioFlusher != ioFlusher {
 			without++
 		}
+		if policy != fifo && policy != roundRobin {
+			ordinary++
+		}
+	}
+	if ordinary > 0 {
+		e.add("realtime", subject, bad, fmt.Sprintf("%d of %d threads are not of a realtime class: a reply can wait in reclaim for the memory that it would free", ordinary, len(tasks)),
+			fmt.Sprintf("run it with CAP_SYS_NICE or LimitRTPRIO=1, and with host.protect not off; now: chrt --all-tasks --rr --pid 1 %d", pid))
+	} else {
+		e.add("realtime", subject, OK, "all threads may use a part of what the kernel keeps free", "")
 	}
 	if without > 0 {
 		e.add(check, subject, bad, fmt.Sprintf("%d of %d threads have no I/O flusher flag: memory that they ask for can wait for the swap that they serve", without, len(tasks)),
@@ -101,15 +111,25 @@ func firstOf(errs ...error) error {
 	return nil
 }
 
-// taskFlags reads field 9 of a stat line. The command in field 2 may hold blanks
-// and parentheses.
-func taskFlags(stat string) (uint64, error) {
+// Scheduling policies, in field 41: SCHED_FIFO and SCHED_RR of linux/sched.h.
+const (
+	fifo       = 1
+	roundRobin = 2
+)
+
+// parseTask reads fields 9 and 41 of a stat line. The command in field 2 may hold
+// blanks and parentheses.
+func parseTask(stat string) (flags, policy uint64, err error) {
 	end := strings.LastIndexByte(stat, ')')
-	fields := strings.Fields(stat[end+1:])
-	if end < 0 || len(fields) < 7 {
-		return 0, fmt.Errorf("%q has no flags", stat)
+	fields := strings.Fields(stat[end+1:]) // from field 3 on
+	if end < 0 || len(fields) < 39 {
+		return 0, 0, fmt.Errorf("%q has no flags and policy", stat)
 	}
-	return strconv.ParseUint(fields[6], 10, 64)
+	if flags, err = strconv.ParseUint(fields[9-3], 10, 64); err != nil {
+		return 0, 0, err
+	}
+	policy, err = strconv.ParseUint(fields[41-3], 10, 64)
+	return flags, policy, err
 }
 
 func (e *examination) lockedMemory(subject, proc, bad string) {

@@ -14,6 +14,10 @@
 //	                                                     needs memory
 //	io_flusher     PR_SET_IO_FLUSHER on every thread     an allocation of ours writes to our own device
 //	                                                     and waits for it
+//	realtime       SCHED_RR, the lowest priority         a reply waits in reclaim for the memory that
+//	                                                     it would free: others may not touch what the
+//	                                                     kernel keeps free (vm.min_free_kbytes), threads
+//	                                                     of a realtime class may, a part of it
 //	oom_score      oom_score_adj of -1000                the process that holds everybody's pages is
 //	                                                     killed to free memory
 //	heap_touched   room in the Go heap and threads made  garbage and a system call that waits take
@@ -37,6 +41,8 @@
 //
 // # Not promised
 //
-// The flag gives no access to the kernel's reserves, and the kernel may need
-// memory of its own to send a page here: see vm.min_free_kbytes in tmemctl doctor.
+// A part of what the kernel keeps free is all there is to live on while nothing
+// can be reclaimed: see vm.min_free_kbytes in tmemctl doctor. Threads of a realtime
+// class come before all others; the kernel leaves those a twentieth of the time
+// (kernel.sched_rt_runtime_us).
 package protect

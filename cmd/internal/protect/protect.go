@@ -45,6 +45,7 @@ const (
 	MemoryLocked = "memory_locked"
 	CodeTouched  = "code_touched"
 	IOFlusher    = "io_flusher"
+	Realtime     = "realtime"
 	OOMScore     = "oom_score"
 	HeapTouched  = "heap_touched"
 )
@@ -79,6 +80,7 @@ type system interface {
 	lockAll() error
 	touchCode() error
 	setIOFlusher() error
+	setRealtime() error
 	setOOMScore() error
 	touchHeap(Room) error
 	// privileged says whether the process has a right that the measures need.
@@ -105,6 +107,7 @@ func apply(mode Mode, local bool, room Room, s system, log *slog.Logger) (Report
 		{MemoryLocked, s.lockAll},
 		{CodeTouched, s.touchCode},
 		{IOFlusher, s.setIOFlusher},
+		{Realtime, s.setRealtime},
 		{OOMScore, s.setOOMScore},
 		{HeapTouched, func() error { return s.touchHeap(room) }},
 	}
@@ -143,6 +146,8 @@ func cure(measure string, err error) string {
 		return "give it CAP_SYS_RESOURCE: run it as root outside a container that withholds it, or with AmbientCapabilities=CAP_SYS_RESOURCE"
 	case measure == IOFlusher && errors.Is(err, unix.EINVAL):
 		return "use Linux 5.6 or later"
+	case measure == Realtime:
+		return "give it CAP_SYS_NICE, or LimitRTPRIO=1 (ulimit -r 1)"
 	case measure == MemoryLocked:
 		return "give it CAP_IPC_LOCK, or LimitMEMLOCK=infinity (ulimit -l unlimited)"
 	case measure == OOMScore:

@@ -31,11 +31,12 @@ func (f *fake) take(name string) error {
 func (f *fake) lockAll() error         { return f.take(MemoryLocked) }
 func (f *fake) touchCode() error       { return f.take(CodeTouched) }
 func (f *fake) setIOFlusher() error    { return f.take(IOFlusher) }
+func (f *fake) setRealtime() error     { return f.take(Realtime) }
 func (f *fake) setOOMScore() error     { return f.take(OOMScore) }
 func (f *fake) touchHeap(r Room) error { f.heap = r.Heap; return f.take(HeapTouched) }
 func (f *fake) privileged() bool       { return f.rights }
 
-var all = []string{MemoryLocked, CodeTouched, IOFlusher, OOMScore, HeapTouched}
+var all = []string{MemoryLocked, CodeTouched, IOFlusher, Realtime, OOMScore, HeapTouched}
 
 func TestApply(t *testing.T) {
 	eperm := os.NewSyscallError("prctl", unix.EPERM)
@@ -56,6 +57,7 @@ func TestApply(t *testing.T) {
 		{"auto, cgo", Auto, true, fake{rights: true, refuse: map[string]error{IOFlusher: errCgo}}, all, IOFlusher, "CGO_ENABLED=0", false},
 		{"auto, old kernel", Auto, true, fake{rights: true, refuse: map[string]error{IOFlusher: unix.EINVAL}}, all, IOFlusher, "Linux 5.6", false},
 		{"auto, locking refused", Auto, true, fake{rights: true, refuse: map[string]error{MemoryLocked: unix.ENOMEM}}, all, MemoryLocked, "CAP_IPC_LOCK", false},
+		{"auto, scheduling refused", Auto, true, fake{rights: true, refuse: map[string]error{Realtime: eperm}}, all, Realtime, "LimitRTPRIO", false},
 		{"auto, score refused", Auto, true, fake{rights: true, refuse: map[string]error{OOMScore: unix.EACCES}}, all, OOMScore, "OOMScoreAdjust", false},
 		{"on, nobody local, no rights", On, false, fake{}, all, "", "", false},
 		{"on, flusher refused", On, true, fake{rights: true, refuse: map[string]error{IOFlusher: eperm}}, all, IOFlusher, "CAP_SYS_RESOURCE", true},
