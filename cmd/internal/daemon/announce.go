@@ -39,22 +39,20 @@ func (d *Daemon) Announcement() string {
 		}
 		fmt.Fprintf(&b, "  modprobe nbd\n")
 		for i, e := range d.list() {
-			fmt.Fprintf(&b, "  nbd-client %s /dev/nbd%d -N %s -b %d\n", clientAddress(a), i, e.Name, pageSize)
-			fmt.Fprintf(&b, "  mkswap /dev/nbd%d\n", i)
-			fmt.Fprintf(&b, "  swapon --discard /dev/nbd%d\n", i)
+			fmt.Fprintf(&b, "  tmemctl attach /dev/nbd%d --server %s --export %s --detach\n", i, clientAddress(a), e.Name)
 		}
 	}
 	return b.String()
 }
 
-// clientAddress is how nbd-client is told an address.
+// clientAddress is how tmemctl attach is told an address.
 func clientAddress(a config.Address) string {
 	if a.Network == "unix" {
-		return "-unix " + quote(a.Address)
+		return quote(a.String())
 	}
 	host, port, err := net.SplitHostPort(a.Address)
 	if err != nil {
-		return a.Address
+		return a.String()
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		// Every address of this machine: its name is the best that we know.
@@ -62,7 +60,7 @@ func clientAddress(a config.Address) string {
 			host = name
 		}
 	}
-	return host + " " + port
+	return "tcp://" + net.JoinHostPort(host, port)
 }
 
 // quote makes a path one word for a shell.
