@@ -33,6 +33,10 @@
 // waits for its turn at the pool; a client that holds the pool and does not move
 // is cut after StallTimeout.
 //
+// With TouchBuffers, for the swap of the server's own host, the pool lends what it
+// mapped at the start, and what is asked for beyond that is served in place: a
+// request never maps memory.
+//
 // # Invariants
 //
 //	N1  A device sees a WRITE only when all of its payload is here.
