@@ -46,7 +46,8 @@ var outsiders = []struct {
 	{"github.com/pelletier/go-toml", []string{"cmd"}, "packages take typed configurations"},
 	{"github.com/pojntfx/go-nbd/pkg/server", []string{"deploy/bench"}, "its server is an oracle in tests, and a peer to be measured; nothing is served with it"},
 	{"github.com/pojntfx/go-nbd/pkg/client", nil, "it works with its own server only"},
-	{"github.com/pojntfx/go-nbd", []string{"nbd", "tier", "deploy"}, "the protocol belongs to nbd, its Backend to tier"},
+	{"github.com/pojntfx/go-nbd", []string{"nbd", "tier", "deploy", "cmd/internal/attach"}, "the protocol belongs to nbd, its client's side to attach, its Backend to tier"},
+	{"github.com/mdlayher/", []string{"cmd/internal/attach"}, "only the kernel's NBD driver is asked by netlink"},
 	{"os/exec", []string{"deploy"}, "a daemon that serves swap starts no processes"},
 	{"net/http", []string{"metrics", "cmd", "deploy"}, "only the edges speak HTTP"},
 }

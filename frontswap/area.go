@@ -25,6 +25,7 @@ type AreaConfig struct {
 	Pages   uint64  // 1 to backends.MaxPages
 	Storage Storage // where drains go
 	Empty   bool    // storage is all zeros: pages that nobody wrote are holes
+	Touch   bool    // take the page map's memory now, not page by page as it is used
 }
 
 // Area is one swap area: the page map of one export, its page locks and its
@@ -86,6 +87,11 @@ func newArea(fs *Frontswap, c AreaConfig) (*Area, error) {
 	memory, err := sharedmem.NewFile("page map", int64(c.Pages)*wordSize)
 	if err != nil {
 		return nil, fmt.Errorf("open area %s: %w", c.Name, err)
+	}
+	if c.Touch {
+		if err := memory.Touch(0, int64(len(memory.Bytes()))); err != nil {
+			return nil, errors.Join(fmt.Errorf("open area %s: %w", c.Name, err), memory.Close())
+		}
 	}
 	a := &Area{
 		fs: fs, name: c.Name, fresh: OwnerNone, id: c.ID, storage: c.Storage, memory: memory,

@@ -34,6 +34,9 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	s := c.take()
 	e := emitter(out)
 	e.gauge(buildInfo, 1, s.Version, runtime.Version())
+	for _, measure := range slices.Sorted(maps.Keys(s.Protection)) {
+		e.gauge(protection, truth(s.Protection[measure]), measure)
+	}
 	for _, x := range s.Exports {
 		e.export(x)
 	}

@@ -10,6 +10,8 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 var (
 	buildInfo = describe("build_info", "1, with the version of tmemd and of Go that it was built with.", "version", "goversion")
 
+	protection = describe("protection", "1 if the daemon has the measure against waiting for the memory it frees, when its own host swaps through it.", "measure")
+
 	loads        = describe("frontswap_loads_total", "Pages loaded from a backend.", "export")
 	succStores   = describe("frontswap_succ_stores_total", "Pages that a backend took.", "export")
 	failedStores = describe("frontswap_failed_stores_total", "Pages that every loaded backend refused; they went to storage.", "export")
@@ -70,7 +72,7 @@ var (
 	memoryResident = describe("memory_resident_bytes", "Memory taken outside the Go heap, by purpose; for NBD buffers the most that they can take.", "purpose")
 
 	descriptions = []*prometheus.Desc{
-		buildInfo,
+		buildInfo, protection,
 		loads, succStores, failedStores, invalidates, loadErrors, pages,
 		storagePagesRead, storagePagesWritten, storagePagesPunched, storageErrors, storageAllocated, storageDirect,
 		writethroughMode, writethroughPending, rescuedPages,

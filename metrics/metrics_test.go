@@ -61,8 +61,9 @@ func someSnapshot() Snapshot {
 		Memory: []sharedmem.Usage{{Purpose: "page map", Mapped: 4096}},
 	}
 	return Snapshot{
-		Version: "v0.1.0",
-		Exports: []Export{{Name: "swap", Stats: swap}, {Name: "scratch", Stats: scratch}},
+		Version:    "v0.1.0",
+		Protection: map[string]bool{"memory_locked": true, "io_flusher": false},
+		Exports:    []Export{{Name: "swap", Stats: swap}, {Name: "scratch", Stats: scratch}},
 		Backends: []frontswap.BackendStatus{
 			{
 				Name: "zcache", Kind: "zcache", State: frontswap.StateActive, Pages: 350, LoadErrors: 4,

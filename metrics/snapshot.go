@@ -14,6 +14,8 @@ type Snapshot struct {
 	Backends []frontswap.BackendStatus
 	NBD      nbd.Stats
 	Memory   []sharedmem.Usage // memory that neither exports nor backends report
+
+	Protection map[string]bool // by measure: whether the daemon has it, for swap of its own host
 }
 
 // Export is one export's part of a Snapshot.

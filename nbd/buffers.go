@@ -47,20 +47,51 @@ func newBufferPool(limit int64, touch bool) *bufferPool {
 	return &bufferPool{limit: limit, touch: touch}
 }
 
+// What a pool that touches its memory maps beforehand: buffers of the sizes that
+// Linux swaps with, from a page to the 128 KiB that it merges, and a few larger.
+// To map one while the host is short of memory is to wait for the host.
+var beforehand = [...]struct{ bytes, count int }{{16 << 10, 64}, {64 << 10, 16}, {128 << 10, 32}, {1 << 20, 2}}
+
+// prepare maps buffers beforehand, as far as the limit goes.
+func (p *bufferPool) prepare() error {
+	var ready [][]byte
+	for _, size := range beforehand {
+		for range size.count {
+			b, err := p.get(size.bytes)
+			if err != nil {
+				return err
+			}
+			ready = append(ready, b)
+		}
+	}
+	for _, b := range ready {
+		p.put(b)
+	}
+	return nil
+}
+
 // errNoBuffer is in the chain when the system has no memory for a buffer.
 var errNoBuffer = errors.New("no memory for a buffer")
 
 // mapMemory maps private memory. It belongs to the caller, who unmaps it.
 func mapMemory(size int64, touch bool) ([]byte, error) {
-	flags := unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
-	if touch {
-		flags |= unix.MAP_POPULATE
-	}
-	b, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, flags)
+	b, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("%w: map %d bytes: %w", errNoBuffer, size, err)
 	}
+	if touch {
+		touchMemory(b)
+	}
 	return b, nil
+}
+
+// touchMemory writes to every page of new memory. Not by MAP_POPULATE, which does
+// nothing in a process that locks its memory on fault, as one does that serves
+// the host's own swap.
+func touchMemory(b []byte) {
+	for at := 0; at < len(b); at += pageSize {
+		b[at] = 0
+	}
 }
 
 // bufferClass is the index of the smallest class that holds n bytes, which is
@@ -75,7 +106,10 @@ func classBytes(class int) int64 { return 1 << (class + smallestClass) }
 func (p *bufferPool) tryGet(n int) ([]byte, error) {
 	class := bufferClass(n)
 	p.mu.Lock()
-	if p.mu.waiters.Len() > 0 || !p.fitsLocked(class) {
+	if p.touch {
+		class = p.nextIdleLocked(class)
+	}
+	if p.mu.waiters.Len() > 0 || class == classes || !p.fitsLocked(class) {
 		p.mu.Unlock()
 		return nil, nil
 	}
@@ -108,6 +142,19 @@ func (p *bufferPool) put(b []byte) {
 	victims := p.serveWaitersLocked()
 	p.mu.Unlock()
 	unmapAll(victims)
+}
+
+// nextIdleLocked is the smallest class from class on that has an idle buffer, or
+// classes. A pool that touches its memory lends no other: mapping and unmapping
+// wait for each other's page faults, and those for memory, on a host that is short
+// of it (seen in the VM: each of two threads in mmap and munmap, for minutes).
+func (p *bufferPool) nextIdleLocked(class int) int {
+	for ; class < classes; class++ {
+		if len(p.mu.idle[class]) > 0 {
+			break
+		}
+	}
+	return class
 }
 
 // fitsLocked says whether a buffer of the class can be lent now, if need be by

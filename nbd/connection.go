@@ -63,6 +63,9 @@ type connection struct {
 	framing     framing      // immutable after the handshake
 	contexts    contexts     // immutable after the handshake; what BLOCK_STATUS tells
 
+	session session       // guarded by server.mu
+	gone    chan struct{} // closed when nothing of it is left
+
 	in         []byte // requests: read up to received, served up to parsed
 	parsed     int
 	received   int
@@ -111,6 +114,7 @@ func newConnection(s *Server, socket net.Conn, id uint64) *connection {
 		remote:      remoteName(socket),
 		credentials: peerCredentials(socket),
 		share:       max(MaxPayload, s.config.BufferBytes/4),
+		gone:        make(chan struct{}),
 	}
 }
 

@@ -50,6 +50,10 @@
 // waits for its turn at the pool; a client that holds the pool and does not move
 // is cut after StallTimeout.
 //
+// With TouchBuffers, for the swap of the server's own host, the pool lends what it
+// mapped at the start, and what is asked for beyond that is served in place: a
+// request never maps memory.
+//
 // # Who gets in
 //
 // A client is known by the certificate that it showed over TLS, and on a Unix
@@ -83,6 +87,8 @@
 //	    that there is not.
 //	N11 A connection is served with the size that it was told. ResizeExport makes
 //	    an export smaller only while it has no client.
+//	N12 When OptionSession is acknowledged, no request of an older connection of
+//	    the session is carried out any more.
 //
 // # Locks
 //

@@ -178,6 +178,8 @@ func (h *handshake) answer() (e *export, done bool, err error) {
 		return nil, false, h.extendedHeaders()
 	case optionListMetaContext, optionSetMetaContext:
 		return nil, false, h.metaContext()
+	case OptionSession:
+		return nil, false, h.session()
 	}
 	return nil, false, h.refuse(protocol.NEGOTIATION_TYPE_REPLY_ERR_UNSUPPORTED, "")
 }

@@ -109,6 +109,12 @@ func NewServer(config Config) (*Server, error) {
 			return nil, fmt.Errorf("NBD server: %w", err)
 		}
 	}
+	if config.TouchBuffers {
+		if err := s.pool.prepare(); err != nil {
+			s.pool.close()
+			return nil, fmt.Errorf("NBD server: %w", err)
+		}
+	}
 	return s, nil
 }
 
@@ -315,6 +321,7 @@ func (s *Server) forget(c *connection, failure string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.connections, c)
+	close(c.gone)
 	if c.export == nil {
 		s.handshaking--
 	} else {

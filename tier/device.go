@@ -21,6 +21,7 @@ type Config struct {
 	ID        uint32               // unique among the daemon's exports, stable over its life
 	Storage   Storage              // owned by the device from Open on
 	Empty     bool                 // storage is all zeros, so what nobody wrote needs no reading
+	Touch     bool                 // take the page map's memory now: for serving the host's own swap
 	Frontswap *frontswap.Frontswap // the registry it offers pages to
 	Log       *slog.Logger
 }
@@ -61,7 +62,7 @@ func Open(c Config) (*Device, error) {
 	d.scratch.New = func() any { return new([pageSize]byte) }
 	var err error
 	d.area, err = c.Frontswap.OpenArea(frontswap.AreaConfig{
-		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: d, Empty: c.Empty,
+		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: d, Empty: c.Empty, Touch: c.Touch,
 	})
 	if err != nil {
 		return nil, err

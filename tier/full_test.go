@@ -35,8 +35,8 @@ type swapper struct {
 	device  *Device
 	cache   *zcache.Cache
 	storage *countingStorage
-	limit   int64 // bytes of the cache
-	patient bool  // lets the background make room before each write, within reason
+	limit   int64    // bytes of the cache
+	patient bool     // lets the background make room before each write, within reason
 	version []uint64 // of each page
 	page    []byte
 	due     []uint64 // pages that are in the client's memory, the oldest first

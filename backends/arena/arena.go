@@ -169,6 +169,21 @@ func (a *Arena) SetLimit(limit int64) error {
 	return nil
 }
 
+// Touch takes the memory of all chunks below the limit now, and keeps it: what is
+// freed is used again instead of going back to the system. For a host that
+// swaps through us, where taking memory may have to wait for swap. A limit that
+// is raised later adds chunks that are taken as they are used.
+func (a *Arena) Touch() error {
+	a.pool.mu.Lock()
+	limit := int64(a.pool.limit)
+	a.pool.mu.Unlock()
+	if err := errors.Join(a.region.Touch(0, limit*ChunkSize), a.table.Touch(0, int64(len(a.table.Bytes()))/pageSize*pageSize)); err != nil {
+		return err
+	}
+	a.pool.keepAll()
+	return nil
+}
+
 // Capacity is the highest limit that there can be.
 func (a *Arena) Capacity() int64 { return int64(len(a.memory)) }
 

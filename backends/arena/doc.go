@@ -46,7 +46,8 @@
 //	    unless SetLimit was below them; then no chunk is added until they are
 //	    not. Held bytes are the pages of the system from the front of each chunk
 //	    to the last slot ever taken there. The memory behind those, and of all
-//	    other chunks, is back with the system or was never touched.
+//	    other chunks, is back with the system or was never touched; unless Touch
+//	    took all of it: then it is kept, and held bytes are what is used of it.
 //	A6  What can change where an object is, Compact, only calls its caller back,
 //	    who knows how to keep everybody else off the object. A chunk that is
 //	    being emptied gives out no slots.

@@ -27,6 +27,7 @@ type pool struct {
 	cold      uint32  // first free chunk that was given back + 1; guarded by mu
 	bump      int     // chunks from here on were never taken; guarded by mu
 	heldCount int     // chunks in classes, warm or being given back; guarded by mu
+	keep      bool    // free chunks keep their memory, all of them; guarded by mu
 }
 
 // take hands out a chunk, warm ones first. Beyond what it has touched, a chunk
@@ -90,7 +91,7 @@ func (p *pool) giveBack(n int) {
 func (p *pool) putWarm(n, limit int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.warmCount >= limit || p.heldCount > p.limit && limit != math.MaxInt {
+	if p.warmCount >= limit && !p.keep || p.heldCount > p.limit && limit != math.MaxInt {
 		return false
 	}
 	p.chunks[n].next = p.warm
@@ -104,7 +105,7 @@ func (p *pool) putWarm(n, limit int) bool {
 func (p *pool) trim() {
 	for range warmChunks {
 		p.mu.Lock()
-		if p.warm == 0 {
+		if p.warm == 0 || p.keep && p.heldCount <= p.limit {
 			p.mu.Unlock()
 			return
 		}
@@ -113,6 +114,13 @@ func (p *pool) trim() {
 		p.mu.Unlock()
 		p.giveBack(n)
 	}
+}
+
+// keepAll has free chunks keep their memory while the limit allows.
+func (p *pool) keepAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.keep = true
 }
 
 func (p *pool) setLimit(chunks int) {

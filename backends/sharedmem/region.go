@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -76,10 +78,13 @@ func (r *Region) Grow(size int64) error {
 // NewPrivate maps size bytes of private memory, touched beforehand, so that
 // using it faults nothing in.
 func NewPrivate(purpose string, size int64) (*Region, error) {
-	data, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE,
-		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	data, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("map %d bytes for the %s: %w", size, purpose, err)
+	}
+	// Not MAP_POPULATE, which does nothing where memory is locked on fault.
+	if err := touch(data); err != nil {
+		return nil, errors.Join(fmt.Errorf("take %d bytes for the %s: %w", size, purpose, err), unix.Munmap(data))
 	}
 	return &Region{purpose: purpose, data: data, fd: -1}, nil
 }
@@ -100,6 +105,40 @@ func (r *Region) Punch(offset, length int64) error {
 	}
 	if err != nil {
 		return fmt.Errorf("give back %d bytes of the %s: %w", length, r.purpose, err)
+	}
+	return nil
+}
+
+// Touch takes the memory of [offset, offset+length) now, if it has none yet, so
+// that using it later faults nothing in. Both must be multiples of the system's
+// page size. The bytes stay as they are.
+func (r *Region) Touch(offset, length int64) error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if err := touch(r.data[offset : offset+length]); err != nil {
+		return fmt.Errorf("take %d bytes for the %s: %w", length, r.purpose, err)
+	}
+	return nil
+}
+
+// touch takes the memory of b, which is mapped and starts at a page.
+func touch(b []byte) error {
+	// In pieces, as a signal of the runtime's own ends the call without a hint how
+	// far it got. Touching what has memory costs little.
+	for len(b) > 0 {
+		piece := b[:min(len(b), 64<<20)]
+		err := unix.Madvise(piece, unix.MADV_POPULATE_WRITE)
+		switch {
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
+			continue
+		case errors.Is(err, unix.EINVAL): // before Linux 5.14
+			for at := 0; at < len(piece); at += os.Getpagesize() {
+				atomic.AddUint32((*uint32)(unsafe.Pointer(&piece[at])), 0)
+			}
+		case err != nil:
+			return os.NewSyscallError("madvise", err)
+		}
+		b = b[len(piece):]
 	}
 	return nil
 }

@@ -4,7 +4,7 @@
 // Nobody imports it; `make e2e` runs its test, e2e_test.go. QEMU emulates the processor, so no hardware support is
 // needed. Everything comes from Debian packages: the kernel is downloaded and unpacked, not installed, and the initramfs
 // is made of this machine's busybox, nbd-client and util-linux. The guest attaches the export with the stock
-// nbd-client over TCP, then mkswap and swapon --discard, as an administrator would.
+// nbd-client over TCP, then mkswap and swapon --discard, as an administrator would; or with tmemctl attach.
 //
 // # What it proves
 //
@@ -14,6 +14,13 @@
 // show pages going out and coming in, and tmemd's counters change as the design says. The unloaded backend's
 // memory is back with the system by the kernel's account. At the end the guest's log is free of errors, and tmemd was sent
 // exactly as many bytes as the guest's kernel says that it swapped out.
+//
+// In a second run, attached by tmemctl, tmemd is stopped for longer than the age at which requests' connections are made
+// anew, and its TCP connections are cut: every byte is right, and the guest's log tells of dead connections and nothing worse.
+//
+// In a third, tmemd runs in the guest, on a disk of the guest's, and the guest swaps to it: memory is exhausted, processes are
+// killed over it, a backend is drained and loaded. tmemctl doctor in the guest finds every protection in place. Without the
+// protections the same hangs or not, as it happens: -tags 'e2e unprotected' runs that, and says which.
 //
 // # Invariants
 //
@@ -38,15 +45,14 @@
 //
 // # Not promised
 //
-// Speed: emulation is ten to a hundred times slower than a processor. Swap over a Unix socket or on the daemon's own
-// host, a restart of tmemd, and reconnection of the client: the guest reaches tmemd by TCP, as another host would.
-// Kernels other than Debian's 6.1 and 6.12 cloud kernels; they behave differently enough that both are worth running.
+// Speed: emulation is ten to a hundred times slower than a processor. A restart of tmemd under swap: what it had in memory
+// would be gone. Kernels other than Debian's 6.1 and 6.12 cloud kernels; they behave differently enough that both are worth running.
 //
 // # How to run it
 //
 //	go test -tags e2e -count=1 -timeout 20m -v ./deploy/vm
 //
-// It takes two to three minutes for each kernel on two cores. The first run downloads the kernel, 27 MB (6.1) or 34 MB (6.12).
+// It takes five to seven minutes for each kernel on two cores. The first run downloads the kernel, 27 MB (6.1) or 34 MB (6.12).
 //
 //	TMEMD_VM_KERNEL  kernel series, separated by commas; default 6.1. Each is a subtest: 6.1,6.12 runs both
 //	TMEMD_VM_CACHE   where kernels are kept; default .cache/vm at the top of the repository. Remove it to get newer ones

@@ -28,10 +28,13 @@ const (
 
 // One run on one kernel: no backend, a backend loaded, unloaded and loaded again underneath a guest that swaps all the time.
 func TestSwapWhileBackendsComeAndGo(t *testing.T) {
-	for series := range strings.SplitSeq(cmp.Or(os.Getenv("TMEMD_VM_KERNEL"), "6.1"), ",") {
+	for _, series := range kernels() {
 		t.Run("linux-"+series, func(t *testing.T) { newScenario(t, series).run() })
 	}
 }
+
+// kernels are the series that were asked for.
+func kernels() []string { return strings.Split(cmp.Or(os.Getenv("TMEMD_VM_KERNEL"), "6.1"), ",") }
 
 // scenario is one run. Each of its phases looks at tmemd before and after, and what follows from the design must hold.
 type scenario struct {
@@ -43,20 +46,27 @@ type scenario struct {
 }
 
 func newScenario(t *testing.T, series string) *scenario {
+	return newScenarioWith(t, series, func(*scenario, *Config) {})
+}
+
+// newScenarioWith starts tmemd and a machine that change has had a word about.
+func newScenarioWith(t *testing.T, series string, change func(*scenario, *Config)) *scenario {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	t.Cleanup(cancel)
 	s := &scenario{t: t, ctx: ctx, began: time.Now()}
 	kernel, err := FetchKernel(ctx, cacheDir(), series)
 	s.must(err)
-	initramfs, err := BuildInitramfs(ctx, kernel, t.TempDir())
-	s.must(err)
 	s.daemon = startDaemon(ctx, t, swapSize)
 	seed := seed(t)
 	s.note("%s, seed %d (TMEMD_VM_SEED=%d repeats its content)", kernel.Package, seed, seed)
-	s.machine, err = Start(ctx, Config{
-		Kernel: kernel, Initramfs: initramfs, MemoryMiB: guestMiB, DataMiB: dataMiB, Workers: workers, Seed: seed,
+	config := Config{
+		Kernel: kernel, MemoryMiB: guestMiB, DataMiB: dataMiB, Workers: workers, Seed: seed,
 		NBDPort: s.daemon.port(ctx), Export: exportName, NoProgress: 2 * time.Minute,
-	})
+	}
+	change(s, &config)
+	config.Initramfs, err = BuildInitramfs(ctx, kernel, config.Attach, t.TempDir())
+	s.must(err)
+	s.machine, err = Start(ctx, config)
 	s.must(err)
 	t.Cleanup(s.machine.Close)
 	return s
@@ -208,7 +218,7 @@ func (s *scenario) end() {
 		last.Counters.Verified, last.Counters.Verified*pageSize, last.Counters.SwappedIn, last.Counters.SwappedOut)
 
 	s.grew("pages verified after swapoff", uint64(stopped.Counters.Verified), uint64(off.Counters.Verified))
-	if lines := LogTrouble(last.Log); len(lines) > 0 {
+	if lines := LogTrouble(last.Log, nil); len(lines) > 0 {
 		s.t.Errorf("the guest's kernel complains:\n%s", strings.Join(lines, "\n"))
 	}
 	s.released(before.swap(), swap)

@@ -127,7 +127,7 @@ func (o *operator) end() {
 	last, err := o.machine.Detach(o.ctx)
 	o.must(err)
 	o.note("%d pages verified: 0 mismatches; %d swapped in, %d out", last.Counters.Verified, last.Counters.SwappedIn, last.Counters.SwappedOut)
-	if lines := LogTrouble(last.Log); len(lines) > 0 {
+	if lines := LogTrouble(last.Log, nil); len(lines) > 0 {
 		o.t.Errorf("the guest's kernel complains:\n%s", strings.Join(lines, "\n"))
 	}
 	swap := o.daemon.status(o.ctx).swap()

@@ -17,6 +17,7 @@ run busybox stty -F /dev/ttyS1 raw -echo
 for module in /modules/*.ko; do
 	run busybox insmod "$module"
 done
+run busybox rm -r /modules # they are loaded, and this is memory
 run busybox ip link set lo up
 run busybox ip address add 10.0.2.15/24 dev eth0
 run busybox ip link set eth0 up
@@ -24,9 +25,49 @@ run busybox ip link set eth0 up
 # driver waits for memory that only its own packets can free.
 run busybox sysctl -w "vm.min_free_kbytes=$min_free_kib"
 
-run /sbin/nbd-client 10.0.2.2 "$nbd_port" /dev/nbd0 -N "$nbd_export" -b 4096
-run /sbin/mkswap /dev/nbd0
-run /sbin/swapon --discard /dev/nbd0 # once and pages
-run /bin/guest -mib "$data_mib" -seed "$seed" -workers "$workers"
+# A daemon of the guest's own, on its disk, with compressed memory that is taken at once if it protects itself.
+daemon() {
+	run busybox mkdir /state
+	busybox cat >/state/tmemd.toml <<-END
+		state_dir = "/state"
+		metrics = "off"
+		[[export]]
+		name = "$nbd_export"
+		storage = "/dev/vda"
+		[[backend]]
+		kind = "zcache"
+		size = "40MiB"
+		[host]
+		protect = "$1"
+		touch = $2
+	END
+	/bin/tmemd --config /state/tmemd.toml &
+	until /bin/tmemctl --state-dir /state status >/dev/null 2>&1; do busybox sleep 0.2; done
+	run /bin/tmemctl --state-dir /state attach /dev/nbd0 --export "$nbd_export" --detach
+}
+
+guest="-mib $data_mib -seed $seed -workers $workers"
+case "$attach" in
+agent) # requests that are five seconds old have their connections made anew, so that a test need not wait for thirty
+	run /bin/tmemctl attach /dev/nbd0 --server "tcp://10.0.2.2:$nbd_port" --export "$nbd_export" --timeout 5s --detach
+	run /bin/guest -agent $guest
+	;;
+own)
+	# As tmemctl doctor advises where the kernel has it.
+	busybox test ! -e /sys/kernel/mm/lru_gen/enabled || echo n >/sys/kernel/mm/lru_gen/enabled
+	daemon on true
+	run /bin/guest -agent $guest
+	;;
+own-naked)
+	daemon off false
+	run /bin/guest -agent $guest
+	;;
+*)
+	run /sbin/nbd-client 10.0.2.2 "$nbd_port" /dev/nbd0 -N "$nbd_export" -b 4096
+	run /sbin/mkswap /dev/nbd0
+	run /sbin/swapon --discard /dev/nbd0 # once and pages
+	run /bin/guest $guest
+	;;
+esac
 echo "init: done"
 busybox poweroff -f

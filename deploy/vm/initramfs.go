@@ -23,14 +23,23 @@ var guestTools = []string{"nbd-client", "mkswap", "swapon", "swapoff"}
 // guestPackage is the program that swaps and verifies.
 const guestPackage = "github.com/tmemd/tmemd/deploy/vm/guest"
 
-// BuildInitramfs writes an initramfs for the kernel to a file: busybox, the stock tools of this machine with their
-// libraries, the kernel's modules, the init script and the guest program, which is built here. The same inputs give
-// the same file. Scratch files go to dir.
-func BuildInitramfs(ctx context.Context, kernel *Kernel, dir string) (file string, err error) {
-	guest := filepath.Join(dir, "guest")
-	if err := BuildProgram(ctx, guestPackage, guest); err != nil {
-		return "", err
+// programs are the packages of programs that are built for the initramfs, at /bin. It is in the guest's memory, so
+// only what is needed is there.
+func (a Attach) programs() []string {
+	const commands = "github.com/tmemd/tmemd/cmd/"
+	switch a {
+	case AttachAgent:
+		return []string{guestPackage, commands + "tmemctl"}
+	case AttachOwnHost, AttachUnprotected:
+		return []string{guestPackage, commands + "tmemctl", commands + "tmemd"}
 	}
+	return []string{guestPackage}
+}
+
+// BuildInitramfs writes an initramfs for the kernel to a file: busybox, the stock tools of this machine with their
+// libraries, the kernel's modules, the init script, the guest program and what it attaches with, built here. The same inputs give
+// the same file. Scratch files go to dir.
+func BuildInitramfs(ctx context.Context, kernel *Kernel, attach Attach, dir string) (file string, err error) {
 	busybox, err := findTool("busybox")
 	if err != nil {
 		return "", err
@@ -39,8 +48,14 @@ func BuildInitramfs(ctx context.Context, kernel *Kernel, dir string) (file strin
 	if err := contents.add("bin/busybox", busybox); err != nil {
 		return "", err
 	}
-	if err := contents.add("bin/guest", guest); err != nil {
-		return "", err
+	for _, program := range attach.programs() {
+		built := filepath.Join(dir, path.Base(program))
+		if err := BuildProgram(ctx, program, built); err != nil {
+			return "", err
+		}
+		if err := contents.add(path.Join("bin", path.Base(program)), built); err != nil {
+			return "", err
+		}
 	}
 	for _, module := range kernel.Modules {
 		if err := contents.add(path.Join("modules", filepath.Base(module)), module); err != nil {

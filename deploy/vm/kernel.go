@@ -20,8 +20,11 @@ type Kernel struct {
 	Modules []string // paths of the modules that the guest loads, each after those it depends on
 }
 
-// guestModules are the modules that the guest needs besides those they depend on: a PCI network card, and NBD.
-var guestModules = []string{"virtio_pci", "virtio_net", "nbd"}
+// guestModules are the modules that the guest needs besides those they depend on: a PCI network card, a disk, and NBD.
+var guestModules = []string{"virtio_pci", "virtio_net", "virtio_blk", "nbd"}
+
+// cacheFormat is part of a kernel's folder in the cache. It changes with guestModules: what was kept before lacks some.
+const cacheFormat = "2"
 
 // The files of one kernel in the cache.
 const (
@@ -44,7 +47,7 @@ func FetchKernel(ctx context.Context, cache, series string) (*Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the kernel cache: %w", err)
 	}
-	final := filepath.Join(cache, "linux-"+series)
+	final := kernelFolder(cache, series)
 	kernel, err := readKernel(final)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return kernel, err
@@ -68,6 +71,10 @@ func FetchKernel(ctx context.Context, cache, series string) (*Kernel, error) {
 		return nil, fmt.Errorf("keep kernel %s: %w", series, err) // that it exists now means that another run was faster
 	}
 	return readKernel(final)
+}
+
+func kernelFolder(cache, series string) string {
+	return filepath.Join(cache, "linux-"+series+"-"+cacheFormat)
 }
 
 // readKernel returns the kernel in a folder of the cache. The error is fs.ErrNotExist if there is none.

@@ -47,7 +47,7 @@ func TestNewestCloudKernel(t *testing.T) {
 func cachedKernel(t *testing.T, series string) (cache string) {
 	t.Helper()
 	cache = t.TempDir()
-	dir := filepath.Join(cache, "linux-"+series)
+	dir := kernelFolder(cache, series)
 	for name, content := range map[string]string{
 		packageFile: "linux-image-test\n", imageFile: "image",
 		"modules/00-failover.ko": "a", "modules/01-virtio_net.ko": "b", "modules/10-nbd.ko": "c",
@@ -71,7 +71,7 @@ func TestFetchKernelUsesTheCache(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if kernel.Package != "linux-image-test" || kernel.Image != filepath.Join(cache, "linux-6.1", "vmlinuz") {
+	if kernel.Package != "linux-image-test" || kernel.Image != filepath.Join(kernelFolder(cache, "6.1"), "vmlinuz") {
 		t.Errorf("got %+v", kernel)
 	}
 	var names []string
@@ -94,7 +94,7 @@ func TestFetchKernelRefusesWhatIsNoSeries(t *testing.T) {
 // A folder that lost its modules is an error that says what to do, not a guest that fails later.
 func TestReadKernelWithoutModules(t *testing.T) {
 	cache := cachedKernel(t, "6.1")
-	if err := os.RemoveAll(filepath.Join(cache, "linux-6.1", modulesDir)); err != nil {
+	if err := os.RemoveAll(filepath.Join(kernelFolder(cache, "6.1"), modulesDir)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := FetchKernel(t.Context(), cache, "6.1"); err == nil || !strings.Contains(err.Error(), "remove the folder") {
@@ -118,7 +118,7 @@ func TestRemoveAbandoned(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chtimes(filepath.Join(cache, "linux-6.1"), now.Add(-24*time.Hour), now.Add(-24*time.Hour)); err != nil {
+	if err := os.Chtimes(kernelFolder(cache, "6.1"), now.Add(-24*time.Hour), now.Add(-24*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if err := removeAbandoned(cache, now.Add(-time.Hour)); err != nil {
@@ -132,7 +132,7 @@ func TestRemoveAbandoned(t *testing.T) {
 	for _, entry := range entries {
 		left = append(left, entry.Name())
 	}
-	if got := strings.Join(left, " "); got != ".fetching-new linux-6.1" {
+	if got := strings.Join(left, " "); got != ".fetching-new "+filepath.Base(kernelFolder(cache, "6.1")) {
 		t.Errorf("left: %s", got)
 	}
 }

@@ -25,7 +25,7 @@ func TestLogTrouble(t *testing.T) {
 		"<0>[   13.3] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000007",
 	}
 	for _, line := range bad {
-		if got := LogTrouble("<6>[    1.0] fine\n" + line + "\n<6>[    2.0] fine\n"); len(got) != 1 || got[0] != line {
+		if got := LogTrouble("<6>[    1.0] fine\n"+line+"\n<6>[    2.0] fine\n", nil); len(got) != 1 || got[0] != line {
 			t.Errorf("%q: found %q", line, got)
 		}
 	}
@@ -39,8 +39,24 @@ func TestLogTrouble(t *testing.T) {
 		"<6>[    0.3] ACPI: bus type PCI registered",
 		"<6>[    0.9] Block layer SCSI generic (bsg) driver version 0.4 loaded (major 248)",
 	}
-	if got := LogTrouble(strings.Join(good, "\n") + "\n"); len(got) != 0 {
+	if got := LogTrouble(strings.Join(good, "\n")+"\n", nil); len(got) != 0 {
 		t.Errorf("an ordinary log: found %q", got)
+	}
+}
+
+// Where connections die on purpose, that is no trouble; what follows from it is.
+func TestLogTroubleExpected(t *testing.T) {
+	log := strings.Join([]string{
+		"<3>[   50.930114] block nbd0: Receive control failed (result -104)",
+		"<3>[   50.935026] block nbd0: Send data failed (result -32)",
+		"<3>[   50.935939] block nbd0: Request send failed, requeueing",
+		"<3>[   50.939156] block nbd0: Dead connection, failed to find a fallback",
+		"<3>[   60.2] block nbd0: Connection timed out, retrying (1/2 alive)",
+		"<3>[   60.2] block nbd0: Connection timed out, shutting down connection",
+		"<4>[   60.3] Read-error on swap-device (43:0:16288)",
+	}, "\n")
+	if got := LogTrouble(log, deadConnections); len(got) != 2 || !strings.Contains(got[0], "shutting down") || !strings.Contains(got[1], "Read-error") {
+		t.Errorf("found %q", got)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -26,14 +27,31 @@ type Config struct {
 	Workers   int    // threads of the guest program
 	Seed      uint64 // of the guest's content and choices
 
-	NBDPort int    // TCP port of the NBD server, on this machine's 127.0.0.1
+	NBDPort int    // TCP port of the NBD server, on this machine's 127.0.0.1; of no use with OwnHost
 	Export  string // the export to swap to
+
+	Attach Attach // how it is attached
+	Disk   string // path of a file that is the guest's disk, its tmemd's storage; for OwnHost
+
+	// Expected are lines of the kernel's log that tell of trouble which the test makes; nil if it makes none.
+	Expected *regexp.Regexp
 
 	// NoProgress is how long the guest's counters may stand still before the machine is ended as stuck.
 	NoProgress time.Duration
 
 	pace time.Duration // between two looks of the watchdog, and two of its steps; 0 means a second
 }
+
+// Attach says how a machine comes to its swap device.
+type Attach string
+
+// The ways to attach.
+const (
+	AttachClient      Attach = ""          // stock nbd-client, mkswap and swapon
+	AttachAgent       Attach = "agent"     // tmemctl attach, to a server outside
+	AttachOwnHost     Attach = "own"       // tmemctl attach, to a tmemd inside that protects itself
+	AttachUnprotected Attach = "own-naked" // the same without protection
+)
 
 // minFreePercent is vm.min_free_kbytes as a share of the RAM. With the default, a 6.12 kernel that swaps over TCP comes to a
 // stop in its network driver; with a tenth it does not.
@@ -144,9 +162,9 @@ func (m *Machine) arguments() []string {
 		// For the init script.
 		fmt.Sprintf("nbd_port=%d", c.NBDPort), "nbd_export=" + c.Export,
 		fmt.Sprintf("data_mib=%d", c.DataMiB), fmt.Sprintf("workers=%d", c.Workers), fmt.Sprintf("seed=%d", c.Seed),
-		fmt.Sprintf("min_free_kib=%d", c.MemoryMiB*1024*minFreePercent/100),
+		fmt.Sprintf("min_free_kib=%d", c.MemoryMiB*1024*minFreePercent/100), "attach=" + string(c.Attach),
 	}
-	return []string{
+	arguments := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-accel", "tcg,thread=multi,tb-size=128", "-smp", "2", "-m", fmt.Sprint(c.MemoryMiB),
 		"-kernel", c.Kernel.Image, "-initrd", c.Initramfs, "-append", strings.Join(parameters, " "),
@@ -155,6 +173,10 @@ func (m *Machine) arguments() []string {
 		"-chardev", "socket,id=monitor,fd=5", "-mon", "chardev=monitor,mode=readline",
 		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
 	}
+	if c.Disk != "" {
+		arguments = append(arguments, "-drive", "format=raw,if=virtio,cache=unsafe,file="+c.Disk)
+	}
+	return arguments
 }
 
 // BeginPhase gives the guest's next reports a name. Its answer holds the counters at the beginning.
@@ -212,6 +234,12 @@ func (m *Machine) Detach(ctx context.Context) (orders.Report, error) {
 		return report, m.failure()
 	}
 	return report, nil
+}
+
+// Run has the guest run a shell command while its rounds go on, and returns what it printed.
+func (m *Machine) Run(ctx context.Context, command string) (string, error) {
+	report, err := m.do(ctx, orders.Order{Do: orders.Run, Command: command}, orders.Ran)
+	return report.Detail, err
 }
 
 // Latest returns the guest's last report.

@@ -67,7 +67,7 @@ func (m *Machine) watch() {
 		case <-m.ctx.Done():
 			return
 		}
-		if lines := LogTrouble(m.Console()); len(lines) > 0 {
+		if lines := LogTrouble(m.Console(), m.config.Expected); len(lines) > 0 {
 			m.cancel(fmt.Errorf("trouble in the guest's kernel: %s", lines[0]))
 			return
 		}

@@ -25,6 +25,8 @@ type Status struct {
 	Clients  []Attachment `json:"clients"`
 	Memory   []Memory     `json:"memory"`
 	TLS      *TLS         `json:"tls,omitempty"` // of NBD over TCP; left out if it is off
+
+	Protection []Protection `json:"protection"` // for swap of the daemon's own host
 }
 
 // TLS is how NBD is encrypted.
@@ -33,6 +35,14 @@ type TLS struct {
 	ClientCertificates bool      `json:"client_certificates"` // clients have to show one
 	Certificate        string    `json:"certificate"`         // the name in the server's
 	Expires            time.Time `json:"expires"`
+}
+
+// Protection is one measure for swap of the daemon's own host.
+type Protection struct {
+	Measure string `json:"measure"`
+	State   string `json:"state"` // on, refused, or off
+	Why     string `json:"why,omitempty"`
+	Cure    string `json:"cure,omitempty"`
 }
 
 // Export is one export.

@@ -24,6 +24,9 @@ const addressSyntax = "write unix:///PATH or tcp://HOST:PORT, where port 0 picks
 // A socket's path has to fit into the kernel's struct sockaddr_un with its NUL.
 const maxSocketPath = 107
 
+// ParseAddress reads an address as --listen takes it.
+func ParseAddress(text string) (Address, error) { return parseAddress(text) }
+
 // parseAddress reads what --listen and listen take.
 func parseAddress(text string) (Address, error) {
 	network, rest, _ := strings.Cut(text, "://")

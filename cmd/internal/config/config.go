@@ -10,6 +10,7 @@ import (
 
 	"github.com/tmemd/tmemd/backends/zcache"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
+	"github.com/tmemd/tmemd/cmd/internal/protect"
 	"github.com/tmemd/tmemd/tier"
 )
 
@@ -25,6 +26,9 @@ type Config struct {
 	Exports       []Export
 	Backends      []Backend
 	NBD           NBD
+
+	Protect protect.Mode // for swap of this host
+	Touch   bool         // take page maps' and backends' memory at the start
 
 	origins map[string]origin // by key, "listen[0]"
 }

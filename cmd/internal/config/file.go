@@ -25,6 +25,7 @@ type file struct {
 	Export   []fileExport  `toml:"export"`
 	Backend  []fileBackend `toml:"backend"`
 	NBD      fileNBD       `toml:"nbd"`
+	Host     fileHost      `toml:"host"`
 }
 
 type fileExport struct {
@@ -95,6 +96,11 @@ type fileTLS struct {
 	ClientCA    *string `toml:"client_ca"`
 }
 
+type fileHost struct {
+	Protect *string `toml:"protect"`
+	Touch   bool    `toml:"touch"`
+}
+
 // literal is a TOML string or number as it was written, so that size = 4096 and
 // size = "4KiB" both work and both get errors of our own.
 type literal string
@@ -147,6 +153,9 @@ var keys = []struct{ name, example string }{
 	{"nbd.tls.certificate", `certificate = "/etc/tmemd/server.crt"`},
 	{"nbd.tls.key", `key = "/etc/tmemd/server.key"`},
 	{"nbd.tls.client_ca", `client_ca = "/etc/tmemd/clients.crt"`},
+	{"host", `[host] on a line of its own, then its keys`},
+	{"host.protect", `protect = "auto"`},
+	{"host.touch", `touch = true`},
 }
 
 // readFile decodes a configuration file. The positions are good for errors in

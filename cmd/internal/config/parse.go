@@ -49,6 +49,7 @@ func Parse(args []string, host Host) (*Config, Action, error) {
 	p.nbd() // before exports: their rules depend on TLS
 	p.exports()
 	p.backends()
+	p.hostSettings()
 	if len(p.errs) > 0 {
 		return nil, action, errors.Join(p.errs...)
 	}

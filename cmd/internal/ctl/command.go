@@ -23,7 +23,7 @@ import (
 func Command(args []string, version string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	t := &tool{out: stdout}
+	t := &tool{out: stdout, log: stderr}
 	root := t.root(cli.Version(version))
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -39,6 +39,7 @@ func Command(args []string, version string, stdout, stderr io.Writer) int {
 // tool is one run of tmemctl.
 type tool struct {
 	out        io.Writer
+	log        io.Writer
 	stateDir   string
 	socket     string
 	json       bool
@@ -63,7 +64,7 @@ func (t *tool) root(version string) *cobra.Command {
 	flags.StringVar(&t.stateDir, "state-dir", "", "`folder` of the daemon (default: the one that tmemd uses for this user)")
 	flags.StringVar(&t.socket, "socket", "", "`path` of the daemon's admin socket (default: admin.sock in its folder)")
 	flags.BoolVar(&t.json, "json", false, "print JSON")
-	root.AddCommand(t.status(), t.reload(), t.group("export", "Look at and change exports", t.exportList(), t.exportSet(), t.exportCreate(), t.exportResize(), t.exportDelete()),
+	root.AddCommand(t.status(), t.reload(), t.attach(), t.detach(), t.doctor(), t.group("export", "Look at and change exports", t.exportList(), t.exportSet(), t.exportCreate(), t.exportResize(), t.exportDelete()),
 		t.group("backend", "Look at, load and unload backends", t.backendList(), t.backendLoad(), t.backendUnload(), t.backendReplace(),
 			t.backendFreeze(), t.backendThaw(), t.backendOrder(), t.backendShrink(), t.backendMigrate(), t.backendCancel(),
 			t.backendShow(), t.backendSet()),

@@ -48,6 +48,9 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) {
 	if s.Metrics != "" {
 		fmt.Fprintf(w, "metrics  %s\n", s.Metrics)
 	}
+	if line := protectionLine(s.Protection); line != "" {
+		fmt.Fprintf(w, "host     %s\n", line)
+	}
 	fmt.Fprintln(w)
 	printExports(w, s.Exports)
 	fmt.Fprintln(w)
@@ -58,6 +61,27 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) {
 	}
 	fmt.Fprintln(w)
 	printMemory(w, s.Memory)
+}
+
+// protectionLine says whether the daemon's own host may swap through it.
+func protectionLine(list []admin.Protection) string {
+	var on int
+	var refused []string
+	for _, p := range list {
+		switch p.State {
+		case "on":
+			on++
+		case "refused":
+			refused = append(refused, p.Measure)
+		}
+	}
+	switch {
+	case len(refused) > 0:
+		return "not fully protected for swap of this host: " + strings.Join(refused, ", ") + " refused (tmemctl doctor says why)"
+	case on > 0:
+		return "protected for swap of this host"
+	}
+	return ""
 }
 
 // table prints rows of cells: the first column is aligned left, the others right.

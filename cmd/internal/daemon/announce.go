@@ -37,18 +37,30 @@ func (d *Daemon) Announcement() string {
 			fmt.Fprintf(&b, "\nto swap to it on this host, as root:\n")
 		} else {
 			fmt.Fprintf(&b, "\nto swap to it by way of %s, as root on the other host:\n", a)
-			if d.config.NBD.TLS.Mode == nbd.TLSRequired {
-				fmt.Fprintf(&b, "  (add -cacertfile FILE to nbd-client, and -certfile FILE -keyfile FILE if certificates are asked for)\n")
-			}
 		}
 		fmt.Fprintf(&b, "  modprobe nbd\n")
+		encrypted := a.Network != "unix" && d.config.NBD.TLS.Mode == nbd.TLSRequired
 		for i, e := range d.list() {
-			fmt.Fprintf(&b, "  nbd-client %s /dev/nbd%d -N %s -b %d\n", clientAddress(a.Address), i, e.Name, pageSize)
-			fmt.Fprintf(&b, "  mkswap /dev/nbd%d\n", i)
-			fmt.Fprintf(&b, "  swapon --discard /dev/nbd%d\n", i)
+			if encrypted {
+				announceEncrypted(&b, a.Address, e.Name, i)
+			} else {
+				fmt.Fprintf(&b, "  tmemctl attach /dev/nbd%d --server %s --export %s --detach\n", i, clientAddress(a.Address), e.Name)
+			}
 		}
 	}
 	return b.String()
+}
+
+// announceEncrypted is for TLS: the kernel speaks none, so nbd-client stays in
+// between, and tmemctl attach would have nothing to hand over.
+func announceEncrypted(b *strings.Builder, a config.Address, export string, number int) {
+	address := strings.TrimPrefix(clientAddress(a), "tcp://")
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		host, port = address, ""
+	}
+	fmt.Fprintf(b, "  nbd-client %s %s /dev/nbd%d -N %s -b %d -cacertfile FILE [-certfile FILE -keyfile FILE]\n", host, port, number, export, pageSize)
+	fmt.Fprintf(b, "  mkswap /dev/nbd%d && swapon --discard /dev/nbd%d\n", number, number)
 }
 
 // tlsNote says how an address is encrypted.
@@ -63,14 +75,14 @@ func (d *Daemon) tlsNote(a config.Address) string {
 	return ", with TLS"
 }
 
-// clientAddress is how nbd-client is told an address.
+// clientAddress is how tmemctl attach is told an address.
 func clientAddress(a config.Address) string {
 	if a.Network == "unix" {
-		return "-unix " + quote(a.Address)
+		return quote(a.String())
 	}
 	host, port, err := net.SplitHostPort(a.Address)
 	if err != nil {
-		return a.Address
+		return a.String()
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		// Every address of this machine: its name is the best that we know.
@@ -78,7 +90,7 @@ func clientAddress(a config.Address) string {
 			host = name
 		}
 	}
-	return host + " " + port
+	return "tcp://" + net.JoinHostPort(host, port)
 }
 
 // quote makes a path one word for a shell.

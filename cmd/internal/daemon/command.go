@@ -6,13 +6,16 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
 
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/cmd/internal/protect"
 	"github.com/tmemd/tmemd/cmd/internal/state"
+	"github.com/tmemd/tmemd/cmd/internal/systemd"
 )
 
 // Command is tmemd: it does what the arguments ask for and returns the exit
@@ -67,7 +70,12 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	signal.Ignore(unix.SIGPIPE)
 
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: c.LogLevel}))
-	d, err := Open(Options{Config: c, Version: version, RAM: host.RAM, BootID: bootID, Log: log, Inherited: activation.Files(true)})
+	// Before anything is made: what is mapped from now on is locked as it is.
+	protection, err := protect.Apply(c.Protect, servesLocally(c), room, log)
+	if err != nil {
+		return err
+	}
+	d, err := Open(Options{Config: c, Version: version, RAM: host.RAM, BootID: bootID, Log: log, Protection: protection, Inherited: activation.Files(true)})
 	if err != nil {
 		return err
 	}
@@ -76,5 +84,17 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 		if _, err := io.WriteString(stdout, d.Announcement()); err != nil {
 			log.Warn("cannot print how to attach", "error", err)
 		}
+		if err := systemd.Notify(os.Getenv("NOTIFY_SOCKET"), "READY=1"); err != nil {
+			log.Warn("cannot tell the service manager", "error", err)
+		}
 	})
+}
+
+// room is what the daemon has to spare. The Go heap holds books, not pages, and
+// the garbage of the admin API and of metrics; threads wait for storage.
+var room = protect.Room{Heap: 48 << 20, Threads: 48}
+
+// servesLocally says whether this host can attach without TCP.
+func servesLocally(c *config.Config) bool {
+	return slices.ContainsFunc(c.Listen, func(a config.Address) bool { return a.Network == "unix" })
 }

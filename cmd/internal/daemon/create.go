@@ -172,7 +172,7 @@ func (d *Daemon) delete(e *export, removeStorage bool) error {
 	if errors.Is(err, nbd.ErrExportInUse) {
 		return &admin.Error{
 			Status: http.StatusConflict, Message: fmt.Sprintf("export %s has clients attached", e.Name),
-			Hint: "let them go first: swapoff, then nbd-client -d; tmemctl status shows who they are",
+			Hint: "let them go first: tmemctl detach, or swapoff and nbd-client -d; tmemctl status shows who they are",
 		}
 	}
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/cmd/internal/protect"
 	"github.com/tmemd/tmemd/cmd/internal/state"
 	"github.com/tmemd/tmemd/frontswap"
 	"github.com/tmemd/tmemd/metrics"
@@ -37,6 +38,9 @@ type Options struct {
 	// Inherited are sockets that the service manager listens on, by the names
 	// that it gave them. The daemon closes them.
 	Inherited []*os.File
+
+	// Protection is what was done for swap of this host.
+	Protection protect.Report
 
 	// OpenStorage opens the storage of an export. Nil opens its file or device;
 	// tests put faults between.
@@ -247,8 +251,11 @@ func (d *Daemon) openDevices(empty bool) error {
 // openDevice makes the device of an export. The storage belongs to it, or is
 // closed.
 func (d *Daemon) openDevice(e *export, s tier.Storage, blank bool) (err error) {
+	if err := e.identify(blank); err != nil {
+		return errors.Join(err, s.Close())
+	}
 	s = d.faults.storage(e.Name, s)
-	e.device, err = tier.Open(tier.Config{Name: e.Name, ID: d.nextID, Storage: s, Empty: blank, Frontswap: d.frontswap, Log: d.log})
+	e.device, err = tier.Open(tier.Config{Name: e.Name, ID: d.nextID, Storage: s, Empty: blank, Touch: d.config.Touch, Frontswap: d.frontswap, Log: d.log})
 	if err != nil {
 		return errors.Join(fmt.Errorf("open export %s: %w", e.Name, err), s.Close())
 	}
@@ -294,7 +301,7 @@ func (d *Daemon) loadBackend(c config.Backend) error {
 }
 
 func (d *Daemon) makeBackend(c config.Backend) (backends.Backend, error) {
-	b, err := kinds[c.Kind](c, d.log)
+	b, err := kinds[c.Kind](c, d.config.Touch, d.log)
 	if err != nil {
 		return nil, fmt.Errorf("load backend %s: %w", c.Name, err)
 	}
@@ -314,6 +321,7 @@ func (d *Daemon) newNBD() (*nbd.Server, error) {
 		BufferBytes:      limits.BufferSize,
 		StallTimeout:     limits.StallTimeout,
 		TLS:              nbd.TLS{Mode: limits.TLS.Mode, Keys: d.keys.Load},
+		TouchBuffers:     d.options.Protection.Wanted,
 	}
 	for _, e := range d.list() {
 		c.Exports = append(c.Exports, e.nbd())

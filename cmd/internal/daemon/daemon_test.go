@@ -648,8 +648,8 @@ func TestAnnouncement(t *testing.T) {
 		"  nbd      tcp://127.0.0.1:" + port + "\n",
 		"  admin    unix://" + dir + "/admin.sock\n",
 		"  metrics  http://" + d.metricsAddr + "/metrics\n",
-		"  modprobe nbd\n  nbd-client -unix '" + dir + "/nbd.sock' /dev/nbd0 -N swap -b 4096\n  mkswap /dev/nbd0\n  swapon --discard /dev/nbd0\n",
-		"  modprobe nbd\n  nbd-client 127.0.0.1 " + port + " /dev/nbd0 -N swap -b 4096\n",
+		"  modprobe nbd\n  tmemctl attach /dev/nbd0 --server 'unix://" + dir + "/nbd.sock' --export swap --detach\n",
+		"  modprobe nbd\n  tmemctl attach /dev/nbd0 --server tcp://127.0.0.1:" + port + " --export swap --detach\n",
 	} {
 		if !strings.Contains(got, line) {
 			t.Errorf("no %q in\n%s", line, got)

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"slices"
@@ -19,6 +21,7 @@ type export struct {
 	stale         bool // immutable: what storage has is to be dropped at the start
 	resized       bool // by a request, against the configuration; guarded by Daemon.loading once the daemon runs
 
+	id     string       // names the content; immutable once the device is open
 	device *tier.Device // immutable once it is served
 }
 
@@ -32,7 +35,7 @@ func (e *export) size() int64 {
 }
 
 func (e *export) state() state.Export {
-	s := state.Export{Name: e.Name, Size: e.size(), Storage: e.Storage, Created: e.created, Resized: e.resized}
+	s := state.Export{Name: e.Name, Size: e.size(), Storage: e.Storage, ID: e.id, Created: e.created, Resized: e.resized}
 	if e.created {
 		mode := e.Writethrough
 		if e.device != nil {
@@ -49,7 +52,21 @@ func (e *export) nbd() nbd.Export {
 		// Checked before, or damaged in state.json: then better nobody.
 		access = &nbd.Access{}
 	}
-	return nbd.Export{Name: e.Name, Description: "swap through tmemd", Device: e.device, Access: access}
+	// tmemctl attach holds a server to the description when it reconnects.
+	return nbd.Export{Name: e.Name, Description: "swap through tmemd, content " + e.id, Device: e.device, Access: access}
+}
+
+// identify gives the export's content a name: a new one, if the content is new.
+func (e *export) identify(blank bool) error {
+	if e.id != "" && !blank {
+		return nil
+	}
+	var id [16]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return fmt.Errorf("name the content of export %s: %w", e.Name, err)
+	}
+	e.id = hex.EncodeToString(id[:])
+	return nil
 }
 
 // list is a snapshot of the exports.

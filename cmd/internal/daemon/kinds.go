@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -11,12 +12,23 @@ import (
 )
 
 // kinds is the list of backends that can be loaded: how each is made as it is
-// configured. With settings.go it is all that there is to registering a kind.
-var kinds = map[string]func(c config.Backend, log *slog.Logger) (backends.Backend, error){
-	zcache.Kind: func(c config.Backend, log *slog.Logger) (backends.Backend, error) {
+// configured, all of its memory taken at once with touch. With settings.go it is
+// all that there is to registering a kind.
+var kinds = map[string]func(c config.Backend, touch bool, log *slog.Logger) (backends.Backend, error){
+	zcache.Kind: func(c config.Backend, touch bool, log *slog.Logger) (backends.Backend, error) {
 		settings := c.Zcache
 		settings.Limit, settings.Log = c.Size, log
-		return zcache.New(settings)
+		cache, err := zcache.New(settings)
+		if err != nil {
+			return nil, err
+		}
+		if !touch {
+			return cache, nil
+		}
+		if err := cache.Touch(); err != nil {
+			return nil, errors.Join(err, cache.Close())
+		}
+		return cache, nil
 	},
 }
 

@@ -80,7 +80,7 @@ func (p *plan) addCreated(last state.State) {
 		case before.Created:
 			// A mode that is not known is off.
 			mode, _ := tier.ParseWritethrough(before.Writethrough)
-			p.exports = append(p.exports, &export{created: true, Export: config.Export{
+			p.exports = append(p.exports, &export{created: true, id: before.ID, Export: config.Export{
 				Name: before.Name, Size: before.Size, SizeChosen: true, Storage: before.Storage, Writethrough: mode, Allow: before.Allow,
 			}})
 		}
@@ -123,7 +123,7 @@ func (p *plan) agree(i int, last state.State, c *config.Config) error {
 				"leave the size out to keep it, or start with --fresh to make the export anew",
 				fmt.Errorf("export %s exists with %s (%d bytes), not %s", e.Name, cli.Bytes(uint64(before.Size)), before.Size, cli.Bytes(uint64(e.Size))))
 		}
-		e.Size = before.Size
+		e.Size, e.id = before.Size, before.ID
 	}
 	return nil
 }

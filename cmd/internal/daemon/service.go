@@ -12,6 +12,7 @@ import (
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/cmd/internal/protect"
 	"github.com/tmemd/tmemd/frontswap"
 	"github.com/tmemd/tmemd/metrics"
 	"github.com/tmemd/tmemd/nbd"
@@ -25,7 +26,10 @@ var _ admin.Service = service{}
 
 // snapshot asks every part how it is. Metrics and the admin API show the same.
 func (d *Daemon) snapshot() metrics.Snapshot {
-	s := metrics.Snapshot{Version: d.options.Version, Backends: d.frontswap.Backends()}
+	s := metrics.Snapshot{Version: d.options.Version, Backends: d.frontswap.Backends(), Protection: map[string]bool{}}
+	for _, m := range d.options.Protection.Measures {
+		s.Protection[m.Name] = m.State == protect.Done
+	}
 	d.exportsMu.RLock()
 	for _, e := range d.exports {
 		s.Exports = append(s.Exports, metrics.Export{Name: e.Name, Size: e.size(), Stats: e.device.Stats()})
@@ -52,6 +56,11 @@ func (s service) Status() admin.Status {
 		Clients:  showClients(d.server().Clients()),
 		Memory:   []admin.Memory{},
 		TLS:      d.showTLS(),
+
+		Protection: []admin.Protection{},
+	}
+	for _, m := range d.options.Protection.Measures {
+		status.Protection = append(status.Protection, admin.Protection{Measure: m.Name, State: string(m.State), Why: m.Why, Cure: m.Cure})
 	}
 	for _, a := range d.bound {
 		status.Listen = append(status.Listen, a.String())

@@ -181,7 +181,7 @@ func (d *Daemon) logClients() {
 		}
 		names = append(names, name+" on "+c.Export)
 	}
-	d.log.Info("everything is on storage; waiting for clients to leave (swapoff, nbd-client -d); another signal does not wait",
+	d.log.Info("everything is on storage; waiting for clients to leave (tmemctl detach there, or swapoff and nbd-client -d); another signal does not wait",
 		"clients", strings.Join(names, ", "))
 }
 

@@ -27,6 +27,10 @@ type Export struct {
 	Size    int64  `json:"size"` // bytes
 	Storage string `json:"storage"`
 
+	// ID names the content: it is made anew when the storage is emptied. Clients
+	// that reconnect tell by it that their pages are gone.
+	ID string `json:"id,omitempty"`
+
 	// Created says that the export was made by a request, not by the
 	// configuration: the next run serves it too.
 	Created      bool     `json:"created,omitempty"`

@@ -17,6 +17,7 @@ type kernel interface {
 	swapoff() error
 	detach() error // disconnects the swap device
 	log() (string, error)
+	run(command string) (printed string, err error) // from another goroutine
 }
 
 // agent carries out the host's orders. All of it runs in the goroutine that called run, but for the reading of orders and
@@ -31,6 +32,12 @@ type agent struct {
 
 	orders <-chan receivedOrder
 	ticks  <-chan time.Time
+	ran    chan ranCommand // receives how the command ended that runs, if one does
+}
+
+type ranCommand struct {
+	printed string
+	err     error
 }
 
 type receivedOrder struct {
@@ -45,7 +52,7 @@ func (a *agent) run(in io.Reader) error {
 	defer ticker.Stop()
 	ended := make(chan struct{})
 	defer close(ended)
-	a.orders, a.ticks = readOrders(in, ended), ticker.C
+	a.orders, a.ticks, a.ran = readOrders(in, ended), ticker.C, make(chan ranCommand, 1)
 
 	err := a.sequence()
 	if err == nil {
@@ -189,6 +196,11 @@ func (a *agent) parallel(tasks []task, obeyed <-chan receivedOrder) error {
 			err = a.answer(orders.Progress)
 		case received := <-obeyed:
 			err = a.obey(received, cancel)
+		case command := <-a.ran:
+			err = command.err
+			if err == nil {
+				err = a.report(orders.Report{Event: orders.Ran, Detail: command.printed})
+			}
 		}
 		if err != nil && first == nil {
 			first = err
@@ -207,6 +219,14 @@ func (a *agent) obey(received receivedOrder, stop func()) error {
 	case orders.Phase:
 		a.phase = received.order.Phase
 		return a.answer(orders.PhaseBegan)
+	case orders.Run:
+		// The host waits for the answer before it sends another order, so this
+		// ends while the rounds run.
+		go func() {
+			printed, err := a.kernel.run(received.order.Command)
+			a.ran <- ranCommand{printed, err}
+		}()
+		return nil
 	case orders.Stop:
 		stop()
 		return nil

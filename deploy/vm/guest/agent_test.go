@@ -19,8 +19,14 @@ type machine struct {
 }
 
 func (m *machine) swapped() (in, out int64, err error) { m.looks++; return m.looks, 2 * m.looks, nil }
-func (m *machine) detach() error                       { m.did = append(m.did, "detach"); return nil }
-func (m *machine) log() (string, error)                { return "[    0.1] nbd0: line\n", nil }
+func (m *machine) run(command string) (string, error) {
+	if command == "fail" {
+		return "", errors.New("it does not run")
+	}
+	return "did " + command, nil
+}
+func (m *machine) detach() error        { m.did = append(m.did, "detach"); return nil }
+func (m *machine) log() (string, error) { return "[    0.1] nbd0: line\n", nil }
 
 func (m *machine) swapoff() error {
 	m.did = append(m.did, "swapoff")
@@ -64,6 +70,13 @@ func startAgent(t *testing.T, pages int) *host {
 func (h *host) order(do, phase string) {
 	h.t.Helper()
 	if err := orders.Write(h.orders, orders.Order{Do: do, Phase: phase}); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *host) run(command string) {
+	h.t.Helper()
+	if err := orders.Write(h.orders, orders.Order{Do: orders.Run, Command: command}); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -116,6 +129,10 @@ func TestAgentGoesThroughTheSequence(t *testing.T) {
 				t.Errorf("progress of phase %q in phase %q", r.Phase, phase)
 			}
 		}
+	}
+	h.run("something")
+	if r := h.await(orders.Ran); r.Detail != "did something" {
+		t.Errorf("ran with %q", r.Detail)
 	}
 	before := h.last
 	h.order(orders.Stop, "")
@@ -175,6 +192,7 @@ func TestAgentReportsFailures(t *testing.T) {
 			h.await(orders.Stopped)
 			h.order(orders.Phase, "late")
 		}, `order "phase" out of turn: expected "swapoff"`},
+		{"command fails", func(h *host) { h.run("fail") }, "it does not run"},
 		{"closed line", func(h *host) { h.orders.Close() }, "the line is closed"},
 	}
 	for _, test := range tests {

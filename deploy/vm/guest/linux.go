@@ -13,6 +13,7 @@ import (
 // linux is the machine's own kernel, asked through its files and the stock tools.
 type linux struct {
 	device string // the swap device, such as /dev/nbd0
+	agent  bool   // it was attached by tmemctl
 }
 
 func (linux) swapped() (in, out int64, err error) {
@@ -45,7 +46,20 @@ func vmstatField(vmstat []byte, name string) (int64, error) {
 
 func (l linux) swapoff() error { return command("/sbin/swapoff", l.device) }
 
-func (l linux) detach() error { return command("/sbin/nbd-client", "-d", l.device) }
+func (l linux) detach() error {
+	if l.agent {
+		return command("/bin/tmemctl", "detach", l.device)
+	}
+	return command("/sbin/nbd-client", "-d", l.device)
+}
+
+func (linux) run(command string) (string, error) {
+	output, err := exec.Command("/bin/busybox", "sh", "-c", command).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%q: %w: %s", command, err, bytes.TrimSpace(output))
+	}
+	return string(output), nil
+}
 
 func command(name string, args ...string) error {
 	output, err := exec.Command(name, args...).CombinedOutput()

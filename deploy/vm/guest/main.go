@@ -14,15 +14,16 @@ func main() {
 	line := flag.String("orders", "/dev/ttyS1", "serial line to the host, in raw mode")
 	mib := flag.Int("mib", 200, "memory to keep in use, in MiB")
 	seed := flag.Uint64("seed", 1, "seed of all content")
+	agent := flag.Bool("agent", false, "the device was attached by tmemctl")
 	workers := flag.Int("workers", 4, "threads that verify side by side")
 	flag.Parse()
-	if err := run(*device, *line, *mib, *seed, *workers); err != nil {
+	if err := run(linux{device: *device, agent: *agent}, *line, *mib, *seed, *workers); err != nil {
 		fmt.Fprintf(os.Stderr, "guest: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(device, line string, mib int, seed uint64, workers int) (err error) {
+func run(kernel linux, line string, mib int, seed uint64, workers int) (err error) {
 	// A worker waiting for a page holds its processor as far as the runtime can tell; two more keep orders and reports going.
 	runtime.GOMAXPROCS(workers + 2)
 	memory, err := newMemory(mib<<20/pageSize, seed)
@@ -40,7 +41,7 @@ func run(device, line string, mib int, seed uint64, workers int) (err error) {
 	defer func() { err = errors.Join(err, serial.Close()) }()
 	list, counters := newWorkers(memory, workers)
 	agent := &agent{
-		kernel: linux{device: device}, workers: list, counters: counters,
+		kernel: kernel, workers: list, counters: counters,
 		reports: serial, every: time.Second,
 	}
 	return agent.run(serial)

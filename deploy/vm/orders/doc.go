@@ -9,6 +9,7 @@
 //	order     answer       what the guest does
 //	(none)    filled       writes every page once, then starts its rounds
 //	phase     phase        gives the next reports the phase's name; its rounds go on
+//	run       ran          runs a shell command beside its rounds, and answers with what it printed
 //	stop      stopped      ends the rounds, verifies every page once more, drops all pages but a part
 //	swapoff   swapped off  swapoff with that part still swapped out, then verifies it
 //	detach    detached     disconnects the device, sends the kernel's log, ends

@@ -13,6 +13,7 @@ const (
 	Stop    = "stop"
 	Swapoff = "swapoff"
 	Detach  = "detach"
+	Run     = "run"
 )
 
 // What the guest may report.
@@ -23,6 +24,7 @@ const (
 	Stopped    = "stopped"
 	SwappedOff = "swapped off"
 	Detached   = "detached"
+	Ran        = "ran"
 	Mismatch   = "mismatch"
 	Failed     = "failed"
 )
@@ -34,6 +36,8 @@ const MaxLine = 4 << 20
 type Order struct {
 	Do    string `json:"do"`
 	Phase string `json:"phase,omitempty"` // set for Phase only
+
+	Command string `json:"command,omitempty"` // for a shell; set for Run only
 }
 
 // Counters are totals since the guest program started, but for the kernel's two, which are since boot.
@@ -61,7 +65,7 @@ type Report struct {
 	Event    string   `json:"event"`
 	Phase    string   `json:"phase,omitempty"` // the phase the guest is in; empty before the first
 	Counters Counters `json:"counters"`
-	Detail   string   `json:"detail,omitempty"` // what went wrong, for Mismatch and Failed
+	Detail   string   `json:"detail,omitempty"` // what went wrong, for Mismatch and Failed; what was printed, for Ran
 	Log      string   `json:"log,omitempty"`    // the kernel's log, for Detached
 }
 
@@ -76,12 +80,20 @@ func ParseOrder(line []byte) (Order, error) {
 		if o.Phase == "" {
 			return Order{}, fmt.Errorf("parse order %.80q: a phase without a name", line)
 		}
+	case Run:
+		if o.Command == "" || o.Phase != "" {
+			return Order{}, fmt.Errorf("parse order %.80q: run takes a command and no phase", line)
+		}
+		return o, nil
 	case Stop, Swapoff, Detach:
 		if o.Phase != "" {
 			return Order{}, fmt.Errorf("parse order %.80q: %s takes no phase", line, o.Do)
 		}
 	default:
 		return Order{}, fmt.Errorf("parse order %.80q: unknown order", line)
+	}
+	if o.Command != "" {
+		return Order{}, fmt.Errorf("parse order %.80q: %s takes no command", line, o.Do)
 	}
 	return o, nil
 }
@@ -93,7 +105,7 @@ func ParseReport(line []byte) (Report, error) {
 		return Report{}, fmt.Errorf("parse report %.80q: %w", line, err)
 	}
 	switch r.Event {
-	case Filled, PhaseBegan, Progress, Stopped, SwappedOff, Detached, Mismatch, Failed:
+	case Filled, PhaseBegan, Progress, Stopped, SwappedOff, Detached, Ran, Mismatch, Failed:
 		return r, nil
 	default:
 		return Report{}, fmt.Errorf("parse report %.80q: unknown event", line)

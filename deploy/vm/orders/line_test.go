@@ -18,6 +18,11 @@ func TestParseOrder(t *testing.T) {
 		{line: `{"do":"stop"}` + "\n", want: Order{Do: Stop}},
 		{line: `{"do":"swapoff"}`, want: Order{Do: Swapoff}},
 		{line: `{"do":"detach"}`, want: Order{Do: Detach}},
+		{line: `{"do":"run","command":"true"}`, want: Order{Do: Run, Command: "true"}},
+		{line: `{"do":"run"}`, err: "run takes a command"},
+		{line: `{"do":"run","command":"true","phase":"x"}`, err: "no phase"},
+		{line: `{"do":"stop","command":"true"}`, err: "stop takes no command"},
+		{line: `{"do":"phase","phase":"x","command":"true"}`, err: "phase takes no command"},
 		{line: `{"do":"phase"}`, err: "a phase without a name"},
 		{line: `{"do":"stop","phase":"x"}`, err: "stop takes no phase"},
 		{line: `{"do":"reboot"}`, err: "unknown order"},
@@ -68,7 +73,7 @@ func TestParseReport(t *testing.T) {
 
 // What one side writes is what the other reads, on one line, whatever the text in it.
 func TestReportRoundTrip(t *testing.T) {
-	events := []string{Filled, PhaseBegan, Progress, Stopped, SwappedOff, Detached, Mismatch, Failed}
+	events := []string{Filled, PhaseBegan, Progress, Stopped, SwappedOff, Detached, Ran, Mismatch, Failed}
 	rapid.Check(t, func(t *rapid.T) {
 		want := Report{
 			Event:    rapid.SampledFrom(events).Draw(t, "event"),
