@@ -67,7 +67,7 @@
 //	Area.life → page locks (ascending; see pageLocks) → move.loading → Frontswap.mu
 //	                                                  → a backend's own → move.mu
 //
-// A drain has two blocks in hand, each by a worker that holds the locks of that
+// A drain has a few blocks in hand, each by a worker that holds the locks of that
 // block alone, as everybody does. Storage sees blocks begun in ascending order.
 // A worker that has read its block needs no lock of another one to get through.
 //

@@ -108,8 +108,8 @@ func TestDrainFailsAtEachStep(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			failed := 0
 			for at := int64(1); drainFailing(t, step, at, &failed); at++ {
-				if at > 20 {
-					at += 30
+				if at > 5 {
+					at += 40
 				}
 			}
 			if failed == 0 {
@@ -123,7 +123,7 @@ func TestDrainFailsAtEachStep(t *testing.T) {
 // whether it was done so often.
 func drainFailing(t *testing.T, step drainStep, at int64, failed *int) bool {
 	t.Helper()
-	const pages = 3*BlockPages + 20
+	const pages = 2*BlockPages + 20
 	r := &drainRig{f: New(quiet()), disk: &memory{pages: map[uint64][]byte{}}, from: &backendtest.Map{}, next: &backendtest.Map{Limit: 100}}
 	r.a = openArea(t, r.f, 1, pages, r.disk)
 	var count, armed atomic.Int64

@@ -439,7 +439,7 @@ func TestDrainCancelled(t *testing.T) {
 		t.Fatalf("cancelled unload: got %v", err)
 	}
 	// What was in hand then was moved: no more than a block for each worker.
-	if s := f.Backends()[0]; s.State != StateFrozen || s.Pages < (18-2*drainWorkers)*BlockPages || s.Pages%BlockPages != 0 {
+	if s := f.Backends()[0]; s.State != StateFrozen || s.Pages < (18-2*(maxLoaders+1))*BlockPages || s.Pages%BlockPages != 0 {
 		t.Errorf("after the cancel: %+v", s)
 	}
 	if _, err := f.Unregister(t.Context(), "b"); err != nil {

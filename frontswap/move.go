@@ -40,7 +40,7 @@ type move struct {
 	running atomic.Bool
 	moved   atomic.Uint64
 
-	loading sync.Mutex // held by the worker that reads from the backend; taken after page locks
+	loading chan struct{} // has a token for each worker that reads from the backend; sent after page locks
 
 	mu   sync.Mutex        // taken last of all
 	into map[string]uint64 // of moved, by the backend that took them; guarded by mu
@@ -84,7 +84,7 @@ func (m *move) snapshot(left uint64) Drain {
 func (f *Frontswap) newMoveLocked(ctx context.Context, s *slot, set func(*move)) *move {
 	m := &move{
 		fs: f, from: s, started: time.Now(), total: f.pagesLocked(s), rank: s.order, ended: make(chan struct{}),
-		most: ^uint64(0), into: map[string]uint64{},
+		most: ^uint64(0), into: map[string]uint64{}, loading: make(chan struct{}, loaders()),
 	}
 	m.ctx, m.cancel = context.WithCancelCause(ctx)
 	m.running.Store(true)
@@ -299,10 +299,8 @@ func (b *block) copy() error {
 
 // loadAll reads the pages that are mine, until one cannot be read.
 func (b *block) loadAll() error {
-	// One block at a time, so that a drain takes no more than one processor for
-	// what the backend has to decompress, while storage is at work on another block.
-	b.m.loading.Lock()
-	defer b.m.loading.Unlock()
+	b.m.loading <- struct{}{}
+	defer func() { <-b.m.loading }()
 	// After the locks, never before: F3 rests on it for moves too.
 	var to []*slot
 	if !b.m.toStorage {

@@ -2,6 +2,7 @@ package frontswap
 
 import (
 	"errors"
+	"runtime"
 	"sync"
 
 	"github.com/tmemd/tmemd/backends"
@@ -10,24 +11,28 @@ import (
 const (
 	blockBytes = BlockPages * backends.PageSize
 
-	// drainWorkers is how many blocks a drain has in hand at once: while storage
-	// writes one, the next is read from the backend, which has to decompress it.
-	// With three that decompress at once a drain was no faster than the disk let it
-	// be, and readers on two processors lost three quarters of their throughput.
-	drainWorkers = 2
+	// maxLoaders bounds the blocks of a drain that are read from the backend at
+	// once.
+	maxLoaders = 4
 
 	// yieldPages is after how many pages a drain lets others have its processor:
 	// some 30 µs of decompression. Requests do not wait for the scheduler's 10 ms.
 	yieldPages = 8
 )
 
-// workers is how many blocks of a move are in hand at once. Looking for cold
-// pages is a walk with a hand, and stops at an exact number: it has one.
+// loaders is how many blocks of a drain are read from the backend at once, which
+// has to decompress them: on half of the processors. When all of them did that,
+// readers beside the drain lost three quarters of their throughput.
+func loaders() int { return max(1, min(runtime.GOMAXPROCS(0)/2, maxLoaders)) }
+
+// workers is how many blocks of a move are in hand at once: those that are being
+// read, and one that storage writes meanwhile. Looking for cold pages is a walk
+// with a hand, and stops at an exact number: it has one.
 func (m *move) workers() int {
 	if m.cold {
 		return 1
 	}
-	return drainWorkers
+	return cap(m.loading) + 1
 }
 
 // span is a block to be moved.

@@ -240,7 +240,7 @@ func eachMeeting(t *testing.T, test func(t *testing.T, kind moveKind, request re
 // undo it, neither in a backend nor on storage.
 func TestRequestBetweenCopyAndCommit(t *testing.T) {
 	eachMeeting(t, func(t *testing.T, kind moveKind, request requestKind, refuse bool) {
-		for round := range 10 { // a gap between two locks is not found each time
+		for round := range 4 { // a gap between two locks is not found each time
 			m := newMeeting(t)
 			if kind.chain {
 				register(t, m.f, "next", m.next)
@@ -319,7 +319,7 @@ func TestMoveDuringRequest(t *testing.T) {
 func TestGapBetweenCopyAndCommit(t *testing.T) {
 	for name, kind := range moveKinds {
 		for _, drop := range []bool{true, false} {
-			for round := range 40 {
+			for round := range 24 {
 				m := newMeeting(t)
 				if kind.chain {
 					register(t, m.f, "next", m.next)

@@ -124,7 +124,12 @@ func (d *Device) writePages(first uint64, p []byte) error {
 	for page := first; page < last; page++ {
 		d.area.Lock(page)
 	}
-	err := d.storePages(first, last, p)
+	var err error
+	if d.area.Offers() {
+		err = d.storePages(first, last, p)
+	} else {
+		err = d.writeStorage(first, p) // in any mode of writethrough: nothing is to be copied
+	}
 	for page := first; page < last; page++ {
 		d.area.Unlock(page)
 	}
@@ -133,9 +138,6 @@ func (d *Device) writePages(first uint64, p []byte) error {
 
 // storePages REQUIRES: Lock held from first to before last.
 func (d *Device) storePages(first, last uint64, p []byte) error {
-	if !d.area.Offers() {
-		return d.writeStorage(first, p) // in any mode: there is nothing to copy
-	}
 	mode := d.Writethrough()
 	if mode == WritethroughSync {
 		if d.writeStorage(first, p) == nil {

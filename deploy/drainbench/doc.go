@@ -25,7 +25,8 @@
 //	R3  A drain's rate is that of page data, before compression. It begins when
 //	    everything is compressed, and its time includes the closing of the backend.
 //	R4  After each drain the content of the device is compared with what was written.
-//	R5  The load average stands beside the figures: on a machine that others use,
+//	R5  Beside the rate stands the data moved for each second of processor time, which
+//	    depends less on what others do. The load average stands beside the figures: on a machine that others use,
 //	    ratios hold and absolute figures do not.
 //
 // # Not promised

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tmemd/tmemd/backends/zcache"
 	"github.com/tmemd/tmemd/deploy/corpus"
 	"github.com/tmemd/tmemd/frontswap"
@@ -26,7 +28,8 @@ const pageSize = corpus.PageSize
 // drainResult is one drain and its peers. Rates are in MB/s of page data.
 type drainResult struct {
 	rate      float64
-	meanWrite int // bytes
+	processor float64 // MB for each second of processor time: what a core does that nobody else wants
+	meanWrite int     // bytes
 	peers     []float64
 }
 
@@ -129,14 +132,24 @@ func (e *export) check() error {
 	return nil
 }
 
-// drain unloads the backend and says how fast that was.
-func (e *export) drain(name string) (rate float64, err error) {
-	start := time.Now()
+// drain unloads the backend and says how fast that was, by the clock and by the
+// processor time of the process.
+func (e *export) drain(name string) (rate, processor float64, err error) {
+	start, used := time.Now(), processorTime()
 	drained, err := e.swap.Unregister(context.Background(), name)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return megabytes(drained.Moved, time.Since(start)), nil
+	return megabytes(drained.Moved, time.Since(start)), megabytes(drained.Moved, processorTime()-used), nil
+}
+
+// processorTime is what the process has used so far, in the kernel too.
+func processorTime() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func megabytes(pages uint64, took time.Duration) float64 {
@@ -162,7 +175,7 @@ func measureDrain(ctx context.Context, folder string, content *corpus.Corpus, pa
 	}
 	runtime.GC()
 	writes, written := e.storage.writes.Load(), e.storage.pages.Load()
-	if r.rate, err = e.drain("zcache"); err != nil {
+	if r.rate, r.processor, err = e.drain("zcache"); err != nil {
 		return r, err
 	}
 	r.meanWrite = int((e.storage.pages.Load() - written) * pageSize / max(1, e.storage.writes.Load()-writes))

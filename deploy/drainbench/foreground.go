@@ -74,7 +74,7 @@ func measureForeground(ctx context.Context, content *corpus.Corpus, o options, r
 	var failed atomic.Value
 	go func() {
 		defer close(drained)
-		rate, err := e.drain("drains")
+		rate, _, err := e.drain("drains")
 		if r.drain = rate; err != nil {
 			failed.Store(err)
 		}

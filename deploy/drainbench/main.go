@@ -115,9 +115,11 @@ func report(out io.Writer, rounds []round) {
 	}
 	fmt.Fprint(table, "median\t\n")
 	row("tmpfs, one processor: drain, MB/s", "%.0f", func(r *round) float64 { return r.tmpfs.rate })
+	row("MB for a second of processor time", "%.0f", func(r *round) float64 { return r.tmpfs.processor })
 	row("plain writes, MB/s", "%.0f", func(r *round) float64 { return r.tmpfs.peers[0] })
 	row("ratio", "%.2f", func(r *round) float64 { return r.tmpfs.rate / r.tmpfs.peers[0] })
 	row("disk: drain, MB/s", "%.0f", func(r *round) float64 { return r.disk.rate })
+	row("MB for a second of processor time", "%.0f", func(r *round) float64 { return r.disk.processor })
 	row("mean write of the drain, KiB", "%.0f", func(r *round) float64 { return float64(r.disk.meanWrite) / 1024 })
 	row("fio, 1 MiB, MB/s", "%.0f", func(r *round) float64 { return r.disk.peers[0] })
 	row("ratio", "%.2f", func(r *round) float64 { return r.disk.rate / r.disk.peers[0] })
