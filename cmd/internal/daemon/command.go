@@ -71,6 +71,7 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	protection.Settle(room)
 	return d.Run(signals, func() {
 		if _, err := io.WriteString(stdout, d.Announcement()); err != nil {
 			log.Warn("cannot print how to attach", "error", err)
