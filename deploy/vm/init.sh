@@ -36,7 +36,7 @@ daemon() {
 		storage = "/dev/vda"
 		[[backend]]
 		kind = "zcache"
-		size = "40MiB"
+		size = "24MiB"
 		[host]
 		protect = "$1"
 		touch = $2

@@ -13,9 +13,9 @@ import (
 // The sizes of the run in which the guest's swap goes through a tmemd in the guest. Its programs, its compressed memory and
 // what the kernel keeps free are in the same memory.
 const (
-	ownHostMiB     = 288
-	ownHostDataMiB = 224
-	ownHostDisk    = 320 << 20 // bytes
+	ownHostMiB     = 264
+	ownHostDataMiB = 184
+	ownHostDisk    = 288 << 20 // bytes
 	ownHostPages   = 3000      // verified in each phase, at least
 )
 
@@ -65,7 +65,7 @@ func (s *scenario) ownHost() error {
 	steps := []struct{ what, command string }{
 		{"a process took what was left, and was killed", hog},
 		{"the backend was unloaded", tmemctl + "backend unload zcache"},
-		{"another process was killed, and a smaller backend loaded", hog + "; " + tmemctl + "backend load zcache --size 16MiB"},
+		{"another process was killed, and a smaller backend loaded", hog + "; " + tmemctl + "backend load zcache --size 12MiB"},
 	}
 	for _, step := range steps {
 		began := s.machine.Latest()

@@ -36,11 +36,19 @@ func (a *Attachment) Run(dead <-chan struct{}, detach <-chan os.Signal) error {
 	}
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
-	var off chan error // receives how swapoff ended; nil if it does not run
+	var (
+		off   chan error       // receives how swapoff ended; nil if it does not run
+		out   *outage          // nil while the connections are alive
+		retry <-chan time.Time // while they are not
+	)
 	for {
 		select {
 		case <-ticker.C:
+			if out != nil {
+				continue // retry is for that
+			}
 		case <-dead:
+		case <-retry:
 		case <-detach:
 			if off == nil {
 				off = a.beginDetach()
@@ -54,15 +62,40 @@ func (a *Attachment) Run(dead <-chan struct{}, detach <-chan os.Signal) error {
 			a.stayAttached(err)
 			continue
 		}
-		if !a.broken() {
+		if out == nil && !a.broken() {
 			continue
 		}
-		// A swapoff that runs waits for this, too.
-		if err := a.reconnect(); err != nil {
+		if out == nil {
+			out = a.beginOutage()
+		}
+		err := a.reconnect(out)
+		switch {
+		case err == nil:
+			out, retry = nil, nil
+			a.note(a.phase(off != nil), nil)
+		case errors.Is(err, errDisconnected):
 			a.log.Error("the device is gone", "device", a.record.Device, "error", err)
 			return errors.Join(err, a.close())
+		default:
+			retry = time.After(out.pause)
+			out.pause = min(2*out.pause, longestPause)
 		}
 	}
+}
+
+// outage is a time without connections.
+type outage struct {
+	began time.Time
+	pause time.Duration // until the next attempt
+	told  string        // what was wrong last, which is said once
+}
+
+// phase is where the attachment is while its connections are alive.
+func (a *Attachment) phase(detaching bool) string {
+	if detaching {
+		return PhaseDetaching
+	}
+	return PhaseAttached
 }
 
 // beginDetach starts to swap off. It may take minutes, and the server may die
@@ -129,43 +162,39 @@ func (a *Attachment) broken() bool {
 	return err == nil && n > 0 // every event that can come is an end
 }
 
-// reconnect makes all connections anew, however long it takes, unless the device
-// is gone.
-//
-// All, although one has died: the kernel sends what was on it again on the
-// others, and if it is only late, the server could carry out the old one after a
-// newer write. With every connection given up, nothing is sent again until the
-// server has ended all of them (see nbd.OptionSession).
-func (a *Attachment) reconnect() error {
-	began, phase := time.Now(), a.record.Phase
-	if phase == PhaseReconnecting { // one that took over
-		phase = PhaseAttached
-	}
+// beginOutage gives up all connections, although one has died: the kernel sends
+// what was on it again on the others, and if it is only late, the server could
+// carry out the old one after a newer write. With every connection given up,
+// nothing is sent again until the server has ended all of them (see
+// nbd.OptionSession).
+func (a *Attachment) beginOutage() *outage {
 	a.log.Warn("a connection died: making all anew", "device", a.record.Device, "server", a.options.Address.String())
 	for _, f := range a.links {
 		shutdown(f)
 	}
-	told := ""
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		err := a.replace()
-		if err == nil {
-			a.record.Reconnects++
-			a.note(phase, nil)
-			a.log.Info("reconnected", "device", a.record.Device, "connections", len(a.links), "after", time.Since(began).Round(time.Millisecond))
-			return nil
-		}
-		if connected, statusErr := a.kernel.connected(a.device.index); statusErr == nil && !connected {
-			return errDisconnected
-		}
-		if err.Error() != told { // say it once
-			told = err.Error()
-			a.log.Warn("cannot reconnect yet", "device", a.record.Device, "error", err)
-			if phase != PhaseDetaching {
-				a.note(PhaseReconnecting, err)
-			}
-		}
-		time.Sleep(pause)
+	return &outage{began: time.Now(), pause: firstPause}
+}
+
+// reconnect tries to make all connections anew. The error is errDisconnected if
+// the device is gone.
+func (a *Attachment) reconnect(out *outage) error {
+	err := a.replace()
+	if err == nil {
+		a.record.Reconnects++
+		a.log.Info("reconnected", "device", a.record.Device, "connections", len(a.links), "after", time.Since(out.began).Round(time.Millisecond))
+		return nil
 	}
+	if connected, statusErr := a.kernel.connected(a.device.index); statusErr == nil && !connected {
+		return errDisconnected
+	}
+	if err.Error() != out.told {
+		out.told = err.Error()
+		a.log.Warn("cannot reconnect yet", "device", a.record.Device, "error", err)
+		if a.record.Phase != PhaseDetaching {
+			a.note(PhaseReconnecting, err)
+		}
+	}
+	return err
 }
 
 // replace tries once to put new connections in the place of all old ones.

@@ -273,6 +273,23 @@ func TestServerRestartsDuringDetach(t *testing.T) {
 	}
 }
 
+// TestDetachWithoutServer: nothing may be on the device, and its server gone for
+// good. A detach is not held up by attempts to reconnect.
+func TestDetachWithoutServer(t *testing.T) {
+	r := newRig(t)
+	r.run(r.attach())
+	r.server.stop()
+	r.linkDead()
+	eventually(t, "the agent knows", func() bool { return r.record().Phase == PhaseReconnecting })
+	r.signals <- unix.SIGTERM
+	if err := r.wait(); err != nil {
+		t.Error(err)
+	}
+	if connected, _ := r.kernel.connected(fakeIndex); connected || r.host.swapping() {
+		t.Error("it is attached still")
+	}
+}
+
 // TestSwapoffFails: pages are still on the device, so it stays.
 func TestSwapoffFails(t *testing.T) {
 	r := newRig(t)

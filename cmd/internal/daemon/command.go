@@ -79,6 +79,7 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	protection.Settle(room)
 	defer d.reloadOn(hangups)()
 	return d.Run(signals, func() {
 		if _, err := io.WriteString(stdout, d.Announcement()); err != nil {

@@ -161,6 +161,22 @@ func (linux) touchHeap(room Room) error {
 	return nil
 }
 
+// Settle is for a process that has made what it lives with: if that is more than
+// the limit was made for, the limit is raised, so that the room stays.
+func (r Report) Settle(room Room) {
+	if !r.has(HeapTouched) || os.Getenv("GOMEMLIMIT") != "" || os.Getenv("GOGC") != "" {
+		return
+	}
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	// What lives, what is not heap, and the room one and a half times over.
+	want := int64(stats.HeapAlloc+stats.Sys-stats.HeapSys) + room.Heap*3/2
+	if debug.SetMemoryLimit(-1) < want {
+		debug.SetMemoryLimit(want)
+	}
+}
+
 // startThreads makes the runtime start threads, which it keeps for system calls
 // that wait.
 func startThreads(n int) {

@@ -64,6 +64,16 @@ type Report struct {
 	Measures []Measure
 }
 
+// has says whether a measure was taken.
+func (r Report) has(measure string) bool {
+	for _, m := range r.Measures {
+		if m.Name == measure {
+			return m.State == Done
+		}
+	}
+	return false
+}
+
 // Refused lists what was.
 func (r Report) Refused() []Measure {
 	var list []Measure

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"reflect"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -181,6 +182,7 @@ func protectSelf(t *testing.T) {
 		t.Fatalf("status %s", status)
 	}
 	touchedHeap(t)
+	settles(t, r)
 	if done[CodeTouched] == Refused {
 		t.Errorf("the program's code could not be touched: %+v", r.Measures)
 	}
@@ -208,4 +210,22 @@ func faults(t *testing.T) int64 {
 		t.Fatal(err)
 	}
 	return usage.Minflt
+}
+
+// settles: a heap that lives with more than the limit was made for gets a higher
+// one, and one that does not keeps it.
+func settles(t *testing.T, r Report) {
+	t.Helper()
+	room := Room{Heap: 8 << 20}
+	before := debug.SetMemoryLimit(-1)
+	r.Settle(room)
+	if now := debug.SetMemoryLimit(-1); now != before {
+		t.Errorf("a small heap has the limit %d, before %d", now, before)
+	}
+	large := make([]byte, 64<<20)
+	r.Settle(room)
+	if now := debug.SetMemoryLimit(-1); now < 64<<20+8<<20 {
+		t.Errorf("a heap of 64 MiB has the limit %d", now)
+	}
+	runtime.KeepAlive(large)
 }
