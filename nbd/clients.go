@@ -16,6 +16,7 @@ type Client struct {
 	Credentials *Credentials
 	Encrypted   bool   // it speaks TLS
 	Certificate string // the first name in the certificate that it showed, or empty
+	Session     bool   // it belongs to a session, see OptionSession
 	Export      string
 	Since       time.Time // of the connection
 }
@@ -38,7 +39,7 @@ func (s *Server) Clients() []Client {
 			continue
 		}
 		client := Client{
-			ID: c.id, Remote: c.remote, Credentials: c.credentials, Encrypted: c.encrypted, Export: c.export.Name, Since: c.opened,
+			ID: c.id, Remote: c.remote, Credentials: c.credentials, Encrypted: c.encrypted, Session: c.session.id != (session{}).id, Export: c.export.Name, Since: c.opened,
 		}
 		if len(c.certificate) > 0 {
 			client.Certificate = c.certificate[0]

@@ -75,6 +75,10 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	// Not before this host swaps through us.
+	if err := protection.Urgent(false); err != nil {
+		return err
+	}
 	d, err := Open(Options{Config: c, Version: version, RAM: host.RAM, BootID: bootID, Log: log, Protection: protection, Inherited: activation.Files(true)})
 	if err != nil {
 		return err

@@ -80,6 +80,8 @@ type Daemon struct {
 	exportsMu sync.RWMutex
 	exports   []*export // guarded by exportsMu; their devices are open while it is held
 
+	calm func() // ends the watch over the scheduling class; nil before Run, used by Run only
+
 	listeners listeners      // bound and not served yet; used by Open and Run only
 	running   sync.WaitGroup // everything that serves; used by Run only
 }
@@ -355,6 +357,9 @@ func (d *Daemon) close() error {
 	}
 	if d.metrics != nil {
 		errs = append(errs, d.metrics.Close())
+	}
+	if d.calm != nil {
+		d.calm()
 	}
 	d.running.Wait()
 	d.moves.tasks.Wait()

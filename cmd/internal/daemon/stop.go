@@ -47,6 +47,11 @@ func (d *Daemon) serve(ready func()) {
 	for _, l := range bound.nbd {
 		d.serveNBD(l)
 	}
+	if d.options.Protection.Wanted {
+		var ctx context.Context
+		ctx, d.calm = context.WithCancel(context.Background())
+		d.running.Go(func() { newUrgency(d.options.Protection.Urgent).watch(ctx, d) })
+	}
 	ready()
 }
 

@@ -88,7 +88,9 @@ func (e *examination) threads(subject string, pid int, bad string) {
 			ordinary++
 		}
 	}
-	if ordinary > 0 {
+	if ordinary > 0 && bad == Note {
+		e.add("realtime", subject, OK, "not of a realtime class, which is asked for while this host swaps through it", "")
+	} else if ordinary > 0 {
 		e.add("realtime", subject, bad, fmt.Sprintf("%d of %d threads are not of a realtime class: a reply can wait in reclaim for the memory that it would free", ordinary, len(tasks)),
 			fmt.Sprintf("run it with CAP_SYS_NICE or LimitRTPRIO=1, and with host.protect not off; now: chrt --all-tasks --rr --pid 1 %d", pid))
 	} else {

@@ -17,7 +17,10 @@
 //	realtime       SCHED_RR, the lowest priority         a reply waits in reclaim for the memory that
 //	                                                     it would free: others may not touch what the
 //	                                                     kernel keeps free (vm.min_free_kbytes), threads
-//	                                                     of a realtime class may, a part of it
+//	                                                     of a realtime class may, a part of it. A
+//	                                                     daemon is in it while its host is a client
+//	                                                     (Report.Urgent): it costs nearly twice the
+//	                                                     processor time
 //	oom_score      oom_score_adj of -1000                the process that holds everybody's pages is
 //	                                                     killed to free memory
 //	heap_touched   room in the Go heap and threads made  garbage and a system call that waits take

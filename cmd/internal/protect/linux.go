@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -103,21 +102,11 @@ func (linux) setIOFlusher() error {
 	return nil
 }
 
-// setRealtime puts every thread into the lowest round-robin class: not to be
-// quick, but because the kernel lets such threads have a quarter of what it keeps
-// free (vm.min_free_kbytes), where others wait in reclaim.
-func (linux) setRealtime() error {
-	const roundRobin = 2 // SCHED_RR
-	priority := struct{ priority int32 }{1}
-	_, _, errno := syscall.AllThreadsSyscall(syscall.SYS_SCHED_SETSCHEDULER, 0, roundRobin, uintptr(unsafe.Pointer(&priority)))
-	switch {
-	case errno == syscall.ENOTSUP:
-		return errCgo
-	case errno != 0:
-		return os.NewSyscallError("sched_setscheduler", errno)
-	}
-	return nil
-}
+// setRealtime tries whether every thread may be put into the lowest round-robin
+// class: not to be quick, but because the kernel lets such threads have a quarter of
+// what it keeps free (vm.min_free_kbytes), where others wait in reclaim. It stays
+// so with a process that is always urgent; see Report.Urgent.
+func (linux) setRealtime() error { return setClass(classRoundRobin) }
 
 func (linux) setOOMScore() error {
 	return os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0o600)

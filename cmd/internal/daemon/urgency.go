@@ -1,0 +1,85 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/tmemd/tmemd/nbd"
+)
+
+// urgencyPeriod is how soon a client of this host's kernel is noticed. Between its
+// handshake and the first page lie mkswap and swapon, and then memory has to run
+// out.
+const urgencyPeriod = time.Second
+
+// urgency keeps the process in a realtime class while the kernel of this host is a
+// client: then a reply may be what memory waits for. Other clients wait no longer
+// for a daemon that is not in it, and have twice as much of it.
+type urgency struct {
+	set   func(on bool) error // protect.Report.Urgent
+	comm  func(pid int32) string
+	known map[uint64]bool // by connection: whether the host's kernel is behind it
+	on    bool
+}
+
+func newUrgency(set func(bool) error) *urgency {
+	return &urgency{set: set, comm: commandOf, known: map[uint64]bool{}}
+}
+
+// watch looks at the clients until ctx ends.
+func (u *urgency) watch(ctx context.Context, d *Daemon) {
+	tick := time.NewTicker(urgencyPeriod)
+	defer tick.Stop()
+	for {
+		was := u.on
+		if err := u.look(d.server().Clients()); err != nil {
+			d.log.Warn("cannot change the scheduling class: swap of this host may freeze it", "error", err)
+		}
+		if u.on != was {
+			d.log.Info("scheduling class", "realtime", u.on)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// look asks for the class that the clients need, and each time while that is the
+// realtime class: threads that were made meanwhile may not be in it.
+func (u *urgency) look(clients []nbd.Client) error {
+	needed := false
+	known := make(map[uint64]bool, len(clients))
+	for _, c := range clients {
+		kernel, seen := u.known[c.ID]
+		if !seen {
+			kernel = u.isKernel(c)
+		}
+		known[c.ID] = kernel
+		needed = needed || kernel
+	}
+	u.known = known
+	if !needed && !u.on {
+		return nil
+	}
+	u.on = needed
+	return u.set(needed)
+}
+
+// isKernel says whether a client hands its socket to the kernel of this host:
+// tmemctl attach says so by its session, nbd-client by its name.
+func (u *urgency) isKernel(c nbd.Client) bool {
+	return c.Credentials != nil && (c.Session || u.comm(c.Credentials.PID) == "nbd-client")
+}
+
+func commandOf(pid int32) string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
