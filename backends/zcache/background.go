@@ -78,31 +78,6 @@ func (b *background) sleep(d time.Duration) bool {
 	}
 }
 
-// replace makes next the page's copy instead of the one under ref, if that is
-// still what was (a snapshot of it, with Data).
-func (b *background) replace(ref arena.Ref, was, next arena.Object) bool {
-	var to arena.Ref
-	made := false
-	ok := b.host.Rehandle(backends.Key{Export: was.Export, Page: was.Page}, backends.Handle(ref), func() (backends.Handle, bool) {
-		now, ok := b.arena.Get(ref)
-		if !ok || !sameObject(now, was) {
-			return 0, false
-		}
-		next.Flags |= now.Flags
-		to, made = b.put(next)
-		return backends.Handle(to), made
-	})
-	switch {
-	case ok:
-		b.forget(ref)
-	case made: // a host that changed its mind
-		b.forget(to)
-	default:
-		b.moved[backends.MovedContended].Add(1)
-	}
-	return ok
-}
-
 func sameObject(a, b arena.Object) bool {
 	return a.Export == b.Export && a.Page == b.Page && a.Codec == b.Codec && a.Sum == b.Sum && string(a.Data) == string(b.Data)
 }

@@ -193,6 +193,34 @@ func TestNotStaged(t *testing.T) {
 	}
 }
 
+// Compressing behind makes no garbage: what is counted is all that the process
+// allocates while pages are stored and compressed, the waiting here included.
+func TestBehindDoesNotAllocate(t *testing.T) {
+	const pages = 512
+	config := quiet(64 << 20)
+	config.Staging = 16 << 20
+	h := newHosted(t, config, pages)
+	content := make([][]byte, pages)
+	for i := range content {
+		content[i] = backendtest.Page(backendtest.Structured, uint64(i))
+	}
+	round := func() {
+		before := h.moved(backends.MovedBehind)
+		for i, data := range content {
+			if refusal := h.write(uint64(i), data); refusal != backends.Accepted {
+				t.Fatalf("page %d: %v", i, refusal)
+			}
+		}
+		for h.moved(backends.MovedBehind) < before+pages {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	round() // the map of the host, the queue and the arena's chunks
+	if n := testing.AllocsPerRun(5, round); n > pages/2 {
+		t.Errorf("%v allocations for %d pages", n, pages)
+	}
+}
+
 func TestRecompress(t *testing.T) {
 	config := quiet(64 << 20)
 	config.Cold, config.ColdPercent = 40*time.Millisecond, 100

@@ -66,8 +66,7 @@ const behindBatch = 16
 // pauses after each batch, from there on it does not. While none come in, the
 // processor is idle as far as it knows, and it does not pause either.
 func (b *background) behind() {
-	w := new(compressor)
-	page := make([]byte, backends.PageSize)
+	w := &behindWorker{replacement: b.newReplacement()}
 	accepted := uint64(0)
 	for n := 1; ; n++ {
 		var s staged
@@ -76,7 +75,7 @@ func (b *background) behind() {
 			return
 		case s = <-b.staged:
 		}
-		if !b.settle(w, page, s) {
+		if !w.settle(s) {
 			return
 		}
 		pause := time.Duration(0)
@@ -101,15 +100,22 @@ func (b *background) restraint() time.Duration {
 	return time.Duration(max(0, free)) * time.Millisecond / time.Duration(half)
 }
 
+// behindWorker is the working memory for compressing behind.
+type behindWorker struct {
+	*replacement
+	compressor compressor
+	page       [backends.PageSize]byte
+}
+
 // settle compresses one staged page, or leaves it for later if it is in use just
 // now. It returns false if the background ends.
-func (b *background) settle(w *compressor, page []byte, s staged) bool {
-	for !b.compressBehind(w, page, s) {
-		if !b.sleep(time.Millisecond) {
+func (w *behindWorker) settle(s staged) bool {
+	for !w.compressBehind(s) {
+		if !w.sleep(time.Millisecond) {
 			return false
 		}
 		select {
-		case b.staged <- s:
+		case w.staged <- s:
 			return true
 		default: // no room in the queue: once more at once
 		}
@@ -119,23 +125,23 @@ func (b *background) settle(w *compressor, page []byte, s staged) bool {
 
 // compressBehind compresses one staged page. It returns false if the page was in
 // use.
-func (b *background) compressBehind(w *compressor, page []byte, s staged) bool {
-	was, ok := b.arena.Snapshot(s.ref, page)
+func (w *behindWorker) compressBehind(s staged) bool {
+	was, ok := w.arena.Snapshot(s.ref, w.page[:])
 	if !ok || was.Export != s.key.Export || was.Page != s.key.Page || Codec(was.Codec) != Raw || was.Flags&flagSettled != 0 {
 		return true // gone, or dealt with
 	}
-	codec, data := b.encode(w, b.config.Load().Codec, was.Data)
+	codec, data := w.encode(&w.compressor, w.config.Load().Codec, was.Data)
 	if data == nil {
 		// Acknowledged, and more than refused cannot be done about it now: it stays
 		// as it is, in the staging share, until it is evicted or dropped.
-		return b.settleRaw(s, was)
+		return w.settleRaw(s, was)
 	}
 	next := was
 	next.Codec, next.Data = uint8(codec), data
-	if !b.replace(s.ref, was, next) {
+	if !w.replace(s.ref, was, next) {
 		return false
 	}
-	b.moved[backends.MovedBehind].Add(1)
+	w.moved[backends.MovedBehind].Add(1)
 	return true
 }
 

@@ -15,13 +15,13 @@ const coldRounds = flagAge
 
 // cold counts each object's age, and recompresses with zstd what is cold.
 func (b *background) cold() {
-	w := &recompressor{background: b}
+	w := &recompressor{replacement: b.newReplacement()}
 	b.walk(func() time.Duration { return b.config.Load().Cold / 2 }, w.visit)
 }
 
 // recompressor is the working memory for recompression.
 type recompressor struct {
-	*background
+	*replacement
 	data [backends.PageSize]byte // the object's data
 	page [backends.PageSize]byte // the page
 	out  [encodeBuffer]byte      // the page recompressed
