@@ -70,6 +70,11 @@ type Counters struct {
 	LoadErrors   uint64 // loads that a backend owed and could not deliver: EIO
 }
 
+// asked counts what clients asked for, successes and failures.
+func (c *counters) asked() uint64 {
+	return c.loads.Load() + c.succStores.Load() + c.failedStores.Load() + c.invalidates.Load() + c.loadErrors.Load()
+}
+
 func (c *counters) snapshot() Counters {
 	return Counters{
 		Loads:        c.loads.Load(),

@@ -40,7 +40,10 @@ type move struct {
 	running atomic.Bool
 	moved   atomic.Uint64
 
-	loading chan struct{} // has a token for each worker that reads from the backend; sent after page locks
+	// loading and spare have a token for each worker that reads from the backend;
+	// sent after page locks. The spare ones are for while nobody else is at work.
+	loading, spare chan struct{}
+	asked          atomic.Uint64 // requests for pages when a worker looked last
 
 	mu   sync.Mutex        // taken last of all
 	into map[string]uint64 // of moved, by the backend that took them; guarded by mu
@@ -84,7 +87,7 @@ func (m *move) snapshot(left uint64) Drain {
 func (f *Frontswap) newMoveLocked(ctx context.Context, s *slot, set func(*move)) *move {
 	m := &move{
 		fs: f, from: s, started: time.Now(), total: f.pagesLocked(s), rank: s.order, ended: make(chan struct{}),
-		most: ^uint64(0), into: map[string]uint64{}, loading: make(chan struct{}, loaders()),
+		most: ^uint64(0), into: map[string]uint64{}, loading: make(chan struct{}, loaders()), spare: make(chan struct{}, spareLoaders()),
 	}
 	m.ctx, m.cancel = context.WithCancelCause(ctx)
 	m.running.Store(true)
@@ -299,8 +302,8 @@ func (b *block) copy() error {
 
 // loadAll reads the pages that are mine, until one cannot be read.
 func (b *block) loadAll() error {
-	b.m.loading <- struct{}{}
-	defer func() { <-b.m.loading }()
+	tokens := b.m.beginLoading()
+	defer func() { <-tokens }()
 	// After the locks, never before: F3 rests on it for moves too.
 	var to []*slot
 	if !b.m.toStorage {

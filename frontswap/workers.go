@@ -25,6 +25,34 @@ const (
 // readers beside the drain lost three quarters of their throughput.
 func loaders() int { return max(1, min(runtime.GOMAXPROCS(0)/2, maxLoaders)) }
 
+// spareLoaders is how many more there may be while nobody asks for pages.
+func spareLoaders() int { return min(runtime.GOMAXPROCS(0), maxLoaders) - loaders() }
+
+// beginLoading waits for a worker's turn to read a block from the backend. The
+// token that it sent is to be received when the block is read.
+func (m *move) beginLoading() chan struct{} {
+	if m.alone() {
+		select {
+		case m.loading <- struct{}{}:
+			return m.loading
+		case m.spare <- struct{}{}:
+			return m.spare
+		}
+	}
+	m.loading <- struct{}{}
+	return m.loading
+}
+
+// alone says whether no page was loaded, stored or dropped by anybody else since
+// the last block was begun, some hundred microseconds ago.
+func (m *move) alone() bool {
+	asked := uint64(0)
+	for _, a := range m.areas {
+		asked += a.counters.asked()
+	}
+	return m.asked.Swap(asked) == asked
+}
+
 // workers is how many blocks of a move are in hand at once: those that are being
 // read, and one that storage writes meanwhile. Looking for cold pages is a walk
 // with a hand, and stops at an exact number: it has one.
@@ -32,7 +60,7 @@ func (m *move) workers() int {
 	if m.cold {
 		return 1
 	}
-	return cap(m.loading) + 1
+	return cap(m.loading) + cap(m.spare) + 1
 }
 
 // span is a block to be moved.
