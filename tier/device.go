@@ -21,6 +21,7 @@ type Config struct {
 	ID        uint32               // unique among the daemon's exports, stable over its life
 	Storage   Storage              // owned by the device from Open on
 	Empty     bool                 // storage is all zeros, so what nobody wrote needs no reading
+	Takeover  bool                 // the page map is what an earlier process left; Resume comes before the first request
 	Frontswap *frontswap.Frontswap // the registry it offers pages to
 	Log       *slog.Logger
 }
@@ -58,7 +59,7 @@ func Open(c Config) (*Device, error) {
 	d.scratch.New = func() any { return new([pageSize]byte) }
 	var err error
 	d.area, err = c.Frontswap.OpenArea(frontswap.AreaConfig{
-		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: d, Empty: c.Empty,
+		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: d, Empty: c.Empty, Takeover: c.Takeover,
 	})
 	if err != nil {
 		return nil, err
@@ -69,6 +70,24 @@ func Open(c Config) (*Device, error) {
 	d.puncher = newPuncher(d)
 	return d, nil
 }
+
+// Resume goes on with what an earlier process left to be done behind requests,
+// after frontswap's Resume: holes whose space is not given back yet.
+func (d *Device) Resume() {
+	_ = d.area.Touched(func(first, last uint64) error {
+		for page := first; page < last; page++ {
+			if d.area.Owner(page) == frontswap.OwnerHole {
+				d.puncher.discarded(page, page+1)
+				page |= frontswap.BlockPages - 1 // the whole block is looked at
+			}
+		}
+		return nil
+	})
+}
+
+// Examine loads every page that backends have, and changes nothing; see
+// [frontswap.Area]. REQUIRES: a takeover that was not resumed.
+func (d *Device) Examine() frontswap.Examination { return d.area.Examine() }
 
 // Size is the length in bytes, a multiple of the page size. The error is
 // always nil.

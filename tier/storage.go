@@ -104,6 +104,7 @@ func OpenFile(path string, size int64) (*File, error) {
 		return nil, fmt.Errorf("open storage %s: lock it: %w", path, err)
 	}
 	s := &File{path: path, file: f, pages: uint64(size / pageSize), direct: direct}
+	s.dirty.Store(true) // an earlier process may have written and not synced
 	if err := s.fit(size); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("open storage %s: %w", path, err)

@@ -21,6 +21,11 @@ type Usage struct {
 type Region struct {
 	purpose string // immutable
 
+	// What a file of a Folder has beside; immutable.
+	folder *Folder
+	name   string
+	start  int64 // of the data in the file: behind the header
+
 	mu   sync.RWMutex // keeps Usage and Punch off a file that Close has closed
 	data []byte       // nil after Close; written under mu
 	fd   int          // memory file, or -1 for private memory or after Close; written under mu
@@ -66,14 +71,21 @@ func (r *Region) Punch(offset, length int64) error {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	const mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
-	err := unix.Fallocate(r.fd, mode, offset, length)
-	for errors.Is(err, unix.EINTR) { // the runtime's own signals
-		err = unix.Fallocate(r.fd, mode, offset, length)
+	if offset < 0 {
+		return fmt.Errorf("give back %d bytes of the %s: offset %d is negative", length, r.purpose, offset)
 	}
-	if err != nil {
+	if err := fallocate(r.fd, mode, r.start+offset, length); err != nil {
 		return fmt.Errorf("give back %d bytes of the %s: %w", length, r.purpose, err)
 	}
 	return nil
+}
+
+func fallocate(fd int, mode uint32, offset, length int64) error {
+	err := unix.Fallocate(fd, mode, offset, length)
+	for errors.Is(err, unix.EINTR) { // the runtime's own signals
+		err = unix.Fallocate(fd, mode, offset, length)
+	}
+	return err
 }
 
 // Touched returns the first range of bytes at or after from that has memory,
@@ -84,18 +96,19 @@ func (r *Region) Touched(from int64) (start, end int64) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	size := int64(len(r.data))
-	start, err := unix.Seek(r.fd, from, unix.SEEK_DATA)
-	if errors.Is(err, unix.ENXIO) || start >= size {
+	at, err := unix.Seek(r.fd, r.start+from, unix.SEEK_DATA)
+	start = at - r.start
+	if errors.Is(err, unix.ENXIO) || err == nil && start >= size {
 		return size, size
 	}
 	if err != nil {
 		return from, size // it cannot tell: all of it then
 	}
-	end, err = unix.Seek(r.fd, start, unix.SEEK_HOLE)
+	end, err = unix.Seek(r.fd, at, unix.SEEK_HOLE)
 	if err != nil {
 		return start, size
 	}
-	return start, min(end, size)
+	return start, min(end-r.start, size)
 }
 
 // Usage reports what the region costs now: nothing after Close.
@@ -106,14 +119,26 @@ func (r *Region) Usage() Usage {
 	if r.fd >= 0 {
 		var st unix.Stat_t
 		if unix.Fstat(r.fd, &st) == nil {
-			u.Resident = st.Blocks * 512
+			u.Resident = st.Blocks * 512 // the header of a file in a Folder included
 		}
 	}
 	return u
 }
 
-// Close unmaps the region and gives everything back.
+// Close unmaps the region and gives everything back. A file of a [Folder] is
+// removed, unless the folder is left as it is; see Folder.Leave.
 func (r *Region) Close() error {
+	err := r.Leave()
+	if r.folder != nil && !r.folder.left() {
+		if e := os.Remove(r.folder.path(r.name)); err == nil && e != nil {
+			err = fmt.Errorf("release the %s: %w", r.purpose, e)
+		}
+	}
+	return err
+}
+
+// Leave is Close, but for a file of a [Folder], which stays.
+func (r *Region) Leave() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	err := unix.Munmap(r.data)

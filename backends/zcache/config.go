@@ -48,6 +48,10 @@ type Config struct {
 	// default 6 hours; less than 0 never scrubs.
 	Scrub time.Duration
 
+	// Memory says where pages are kept: by default in memory that ends with the
+	// process. It cannot be changed.
+	Memory arena.Place
+
 	// Log gets what happens in the background and needs somebody to look at it:
 	// damaged pages, evictions that fail. By default nobody does. It cannot be
 	// changed.
@@ -132,8 +136,8 @@ func (c *Cache) Configure(config Config) error {
 	defer c.exportsMu.Unlock()
 	old := c.config.Load()
 	config = config.withDefaults()
-	if config.Capacity != old.Capacity || config.Log != old.Log {
-		return fmt.Errorf("configure zcache: the capacity and the log stay as they were made")
+	if config.Capacity != old.Capacity || config.Memory != old.Memory || config.Log != old.Log {
+		return fmt.Errorf("configure zcache: the capacity, the memory and the log stay as they were made")
 	}
 	if err := config.validate(); err != nil {
 		return fmt.Errorf("configure zcache: %w", err)
