@@ -66,11 +66,15 @@ func (f *Frontswap) RecordAgain() error {
 func (f *Frontswap) Restore(list []Registered) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, r := range list {
-		index, ok := r.Owner.backendSlot()
-		if !ok || f.slots[index].Load() != nil || f.findLocked(r.Name) != nil {
+	for i, r := range list {
+		_, ok := r.Owner.backendSlot()
+		same := func(other Registered) bool { return other.Owner == r.Owner || other.Name == r.Name }
+		if !ok || slices.ContainsFunc(list[:i], same) {
 			return fmt.Errorf("restore backend %s: its place %d is none or taken, or its name is", r.Name, r.Owner)
 		}
+	}
+	for _, r := range list {
+		index, _ := r.Owner.backendSlot()
 		f.slots[index].Store(&slot{
 			name: r.Name, owner: r.Owner, backend: r.Backend, local: r.Backend.Local(), order: r.Order,
 			state: StateRegistered, restored: r, inited: map[uint32]bool{},

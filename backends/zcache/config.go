@@ -50,12 +50,12 @@ type Config struct {
 
 	// Memory says where pages are kept: by default in memory that ends with the
 	// process. It cannot be changed.
-	Memory arena.Place
+	Memory arena.Place `json:"-"`
 
 	// Log gets what happens in the background and needs somebody to look at it:
 	// damaged pages, evictions that fail. By default nobody does. It cannot be
 	// changed.
-	Log *slog.Logger
+	Log *slog.Logger `json:"-"`
 }
 
 const (

@@ -68,6 +68,7 @@ func (d *Daemon) create(e *export) error {
 	if err != nil {
 		return &admin.Error{Status: http.StatusConflict, Message: err.Error(), Hint: cureNewStorage(err)}
 	}
+	e.id = d.newID()
 	if err := d.openDevice(e, storage, blank); err != nil {
 		return errors.Join(err, removeNew(e.Storage, blank))
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/sharedmem"
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
@@ -48,6 +49,9 @@ type Daemon struct {
 	started time.Time      // immutable
 
 	folder      *state.Folder // immutable after Open, as is all down to bound
+	identity    sharedmem.Identity
+	memory      *sharedmem.Folder // nil: memory ends with the process
+	draining    []string          // backends that were being unloaded when another process took over
 	frontswap   *frontswap.Frontswap
 	moves       *moves
 	faults      faults
@@ -56,9 +60,10 @@ type Daemon struct {
 	metricsAddr string
 	bound       []config.Address // where NBD is served
 
-	phase   atomic.Int32 // a phase
-	loading sync.Mutex   // see the package comment
-	nextID  uint32       // of an export; guarded by loading once the daemon runs
+	complete atomic.Bool  // the backends of the configuration were loaded
+	phase    atomic.Int32 // a phase
+	loading  sync.Mutex   // see the package comment
+	nextID   uint32       // of an export, above all others; guarded by loading once the daemon runs
 
 	mu  sync.Mutex
 	nbd *nbd.Server // guarded by mu
@@ -93,8 +98,7 @@ var phaseNames = [...]string{admin.PhaseServing, admin.PhaseDraining, admin.Phas
 // Open takes the state folder, binds every address, opens storage and loads
 // backends. Nothing is served before Run. An error leaves nothing open.
 func Open(o Options) (*Daemon, error) {
-	d := &Daemon{config: o.Config, options: o, log: o.Log, started: time.Now(), frontswap: frontswap.New(o.Log)}
-	d.moves = newMoves(d.frontswap)
+	d := &Daemon{config: o.Config, options: o, log: o.Log, started: time.Now(), nextID: 1}
 	d.faults.allowed = d.config.AllowFaults
 	if d.faults.allowed {
 		d.log.Warn("faults are allowed: tmemctl fault can make backends and storage fail")
@@ -108,34 +112,92 @@ func Open(o Options) (*Daemon, error) {
 	return d, nil
 }
 
+// makeFrontswap makes the registry, which keeps its maps in the memory folder.
+func (d *Daemon) makeFrontswap() {
+	c := frontswap.Config{Log: d.log, Memory: d.memory}
+	if d.memory != nil {
+		c.Record = func(list []frontswap.Registered) error { return d.writeRecord(list) }
+	}
+	d.frontswap = frontswap.Open(c)
+	d.moves = newMoves(d.frontswap)
+}
+
 func (d *Daemon) open() (err error) {
 	if err := d.takeFolder(); err != nil {
 		return err
 	}
-	p, err := d.plan()
+	p, last, err := d.plan()
 	if err != nil {
 		return err
 	}
 	d.exports, d.deleted = p.exports, p.deleted
+	d.number(last)
 	if err := d.bind(); err != nil {
 		return err
 	}
+	if err := d.openMemory(p, last); err != nil {
+		return err
+	}
+	d.makeFrontswap()
 	if p.empty {
 		// From here on storage is not what the last run left.
 		if err := d.saveState(false); err != nil {
 			return err
 		}
 	}
+	loaded := false
+	if p.takeover {
+		if loaded, err = d.takeOver(); err != nil {
+			d.memory.Leave()
+			return err
+		}
+	}
+	if err := d.openRest(p, loaded); err != nil {
+		if p.takeover {
+			d.memory.Leave()
+		}
+		return err
+	}
+	return nil
+}
+
+// openRest opens what no earlier process left. loaded says that the backends of the
+// configuration were loaded once; what became of them is the operator's business.
+func (d *Daemon) openRest(p plan, loaded bool) (err error) {
 	if err := d.openDevices(p.empty); err != nil {
 		return err
 	}
-	if err := d.loadConfigured(); err != nil {
-		return err
+	if !loaded {
+		if err := d.loadConfigured(); err != nil {
+			return err
+		}
 	}
 	if d.nbd, err = d.newNBD(); err != nil {
 		return err
 	}
-	return d.saveState(false)
+	if err := d.saveState(false); err != nil {
+		return err
+	}
+	return d.recordComplete()
+}
+
+// number gives each export that is new its number.
+func (d *Daemon) number(last state.State) {
+	d.nextID = max(d.nextID, last.NextID)
+	for _, e := range last.Exports {
+		d.nextID = max(d.nextID, e.ID+1)
+	}
+	for _, e := range d.exports {
+		if e.id == 0 {
+			e.id = d.newID()
+		}
+	}
+}
+
+// newID REQUIRES: loading held once the daemon runs.
+func (d *Daemon) newID() uint32 {
+	d.nextID++
+	return d.nextID - 1
 }
 
 func (d *Daemon) takeFolder() (err error) {
@@ -152,27 +214,30 @@ func (d *Daemon) takeFolder() (err error) {
 	return nil
 }
 
-func (d *Daemon) plan() (plan, error) {
+func (d *Daemon) plan() (p plan, last state.State, err error) {
 	last, found, err := d.folder.Load()
 	switch {
 	case errors.Is(err, state.ErrDamaged) && d.config.Fresh:
 	case errors.Is(err, state.ErrDamaged):
-		return plan{}, cli.Failure(freshHint, "%v", err)
+		return plan{}, last, cli.Failure(freshHint, "%v", err)
 	case err != nil:
-		return plan{}, err
+		return plan{}, last, err
 	}
-	p, err := makePlan(d.config, last, found, d.options.BootID)
+	p, err = makePlan(d.config, last, found, d.options.BootID)
 	if err == nil {
 		err = p.complete(last, d.config)
 	}
 	if p.warning != "" {
 		d.log.Warn(p.warning, "state_dir", d.config.StateDir)
 	}
-	return p, err
+	return p, last, err
 }
 
 func (d *Daemon) saveState(clean bool) error {
-	s := state.State{BootID: d.options.BootID, Clean: clean}
+	s := state.State{BootID: d.options.BootID, Clean: clean, Identity: d.identity.String(), NextID: d.nextID}
+	if d.memory != nil {
+		s.Memory = d.memory.Path()
+	}
 	for _, e := range d.list() {
 		s.Exports = append(s.Exports, e.state())
 	}
@@ -226,6 +291,9 @@ func (d *Daemon) bindMetrics() error {
 
 func (d *Daemon) openDevices(empty bool) error {
 	for i, e := range d.exports {
+		if e.device != nil {
+			continue // taken over
+		}
 		s, blank, err := d.openStorage(e.Export, empty || e.stale)
 		if err != nil {
 			return d.config.Fault(fmt.Sprintf("export[%d].storage", i), cureStorage(err), err)
@@ -241,11 +309,12 @@ func (d *Daemon) openDevices(empty bool) error {
 // closed.
 func (d *Daemon) openDevice(e *export, s tier.Storage, blank bool) (err error) {
 	s = d.faults.storage(e.Name, s)
-	e.device, err = tier.Open(tier.Config{Name: e.Name, ID: d.nextID, Storage: s, Empty: blank, Frontswap: d.frontswap, Log: d.log})
+	e.device, err = tier.Open(tier.Config{
+		Name: e.Name, ID: e.id, Storage: s, Empty: blank, Takeover: e.takeover, Frontswap: d.frontswap, Log: d.log,
+	})
 	if err != nil {
-		return errors.Join(fmt.Errorf("open export %s: %w", e.Name, err), s.Close())
+		return errors.Join(d.memoryError(fmt.Errorf("open export %s: %w", e.Name, err)), s.Close())
 	}
-	d.nextID++
 	e.device.SetWritethrough(e.Writethrough)
 	return nil
 }
@@ -287,9 +356,9 @@ func (d *Daemon) loadBackend(kind, name string, size int64) error {
 }
 
 func (d *Daemon) makeBackend(kind, name string, size int64) (backends.Backend, error) {
-	b, err := kinds[kind](size, d.log)
+	b, err := kinds[kind].create(size, d.newPlace(name), d.log)
 	if err != nil {
-		return nil, fmt.Errorf("load backend %s: %w", name, err)
+		return nil, d.memoryError(fmt.Errorf("load backend %s: %w", name, err))
 	}
 	return d.faults.backend(name, b), nil
 }
@@ -338,11 +407,28 @@ func (d *Daemon) close() error {
 		errs = append(errs, d.metrics.Close())
 	}
 	d.running.Wait()
+	if d.frontswap != nil {
+		errs = append(errs, d.closePages())
+	}
+	errs = append(errs, d.closeMemory())
+	if d.folder != nil {
+		errs = append(errs, d.folder.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// closePages closes devices and backends. If the memory is left for another
+// process, nothing in it changes.
+func (d *Daemon) closePages() error {
+	var errs []error
 	d.moves.tasks.Wait()
 	for _, e := range d.exports {
 		if e.device != nil {
 			errs = append(errs, e.device.Close())
 		}
+	}
+	if d.memory.Left() {
+		return errors.Join(append(errs, d.frontswap.Abandon())...)
 	}
 	for _, b := range d.frontswap.Backends() { // empty now: its areas are closed
 		u, err := d.moves.unload(b.Name)
@@ -353,9 +439,6 @@ func (d *Daemon) close() error {
 		errs = append(errs, err)
 	}
 	d.moves.tasks.Wait()
-	if d.folder != nil {
-		errs = append(errs, d.folder.Close())
-	}
 	return errors.Join(errs...)
 }
 

@@ -14,23 +14,23 @@ import (
 
 // export is one export that is served.
 type export struct {
-	config.Export      // immutable, with the size that it has
-	created       bool // immutable: by a request, not by the configuration
-	stale         bool // immutable: what storage has is to be dropped at the start
+	config.Export        // immutable, with the size that it has
+	created       bool   // immutable: by a request, not by the configuration
+	stale         bool   // immutable: what storage has is to be dropped at the start
+	id            uint32 // immutable once it is open: its number, in memory files
+	takeover      bool   // immutable: its page map is what the last run left
 
 	device *tier.Device // immutable once it is served
 }
 
 func (e *export) state() state.Export {
-	s := state.Export{Name: e.Name, Size: e.Size, Storage: e.Storage, Created: e.created}
-	if e.created {
-		mode := e.Writethrough
-		if e.device != nil {
-			mode = e.device.Writethrough()
-		}
-		s.Writethrough = mode.String()
+	mode := e.Writethrough
+	if e.device != nil {
+		mode = e.device.Writethrough()
 	}
-	return s
+	return state.Export{
+		Name: e.Name, ID: e.id, Size: e.Size, Storage: e.Storage, Created: e.created, Writethrough: mode.String(),
+	}
 }
 
 func (e *export) nbd() nbd.Export {
@@ -56,6 +56,19 @@ func (d *Daemon) setWritethrough(name string, mode tier.Writethrough) error {
 	return noExport(name)
 }
 
+// noteSettings notes the exports' modes, unless the daemon is being stopped: then
+// state.json is the stop's.
+func (d *Daemon) noteSettings() {
+	d.loading.Lock()
+	defer d.loading.Unlock()
+	if phase(d.phase.Load()) != phaseServing {
+		return
+	}
+	if err := d.saveState(false); err != nil {
+		d.log.Warn("a setting is not noted for a process that takes over", "error", err)
+	}
+}
+
 func noExport(name string) *admin.Error {
 	return &admin.Error{
 		Status: http.StatusNotFound, Message: "there is no export " + name, Hint: "tmemctl export list shows what there is",
@@ -72,6 +85,8 @@ func (s service) SetExport(name string, settings admin.ExportSettings) (admin.Ex
 		if err := s.d.setWritethrough(name, mode); err != nil {
 			return admin.Export{}, err
 		}
+		// For a process that takes over; not worth to fail for.
+		s.d.noteSettings()
 	}
 	return s.findExport(name)
 }

@@ -1,19 +1,50 @@
 package daemon
 
 import (
+	"bytes"
+	"encoding/json"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/arena"
 	"github.com/tmemd/tmemd/backends/zcache"
 )
 
-// kinds is the list of backends that can be loaded: how each is made with a
-// limit in bytes. It is all that there is to registering a kind.
-var kinds = map[string]func(limit int64, log *slog.Logger) (backends.Backend, error){
-	zcache.Kind: func(limit int64, log *slog.Logger) (backends.Backend, error) {
-		return zcache.New(zcache.Config{Limit: limit, Log: log})
+// kind is how backends of one kind are made.
+type kind struct {
+	// create makes a new one with a limit in bytes, with its memory at a place.
+	create func(limit int64, at arena.Place, log *slog.Logger) (backends.Backend, error)
+	// reopen makes one of what an earlier process left at the place, with the
+	// settings that describe returned there.
+	reopen func(settings json.RawMessage, at arena.Place, log *slog.Logger) (backends.Backend, error)
+	// describe says where one keeps its memory, and with which settings.
+	describe func(backends.Backend) (name string, settings any)
+}
+
+// kinds is the list of backends that can be loaded. It is all that there is to
+// registering a kind.
+var kinds = map[string]kind{
+	zcache.Kind: {
+		create: func(limit int64, at arena.Place, log *slog.Logger) (backends.Backend, error) {
+			return zcache.New(zcache.Config{Limit: limit, Memory: at, Log: log})
+		},
+		reopen: func(settings json.RawMessage, at arena.Place, log *slog.Logger) (backends.Backend, error) {
+			var c zcache.Config
+			decoder := json.NewDecoder(bytes.NewReader(settings))
+			decoder.DisallowUnknownFields()
+			if err := decoder.Decode(&c); err != nil {
+				return nil, fmt.Errorf("settings of %s: %w", zcache.Kind, err)
+			}
+			c.Memory, c.Log = at, log
+			return zcache.Open(c)
+		},
+		describe: func(b backends.Backend) (string, any) {
+			c := b.(*zcache.Cache).Config()
+			return c.Memory.Name, c
+		},
 	},
 }
 

@@ -47,6 +47,7 @@ func (d *Daemon) serve(ready func()) {
 	for _, l := range bound.nbd {
 		d.serveNBD(l)
 	}
+	d.goOnDraining()
 	ready()
 }
 
@@ -82,6 +83,20 @@ func (d *Daemon) stop(signals <-chan os.Signal) error {
 		if err := e.device.Settle(); err != nil {
 			return fmt.Errorf("export %s: %w", e.Name, err)
 		}
+	}
+	if lost := d.lost(); lost > 0 {
+		// Storage has something older of them: only the map knows. It stays for the
+		// next run, which takes it over.
+		if err := d.saveState(false); err != nil {
+			return err
+		}
+		d.complete.Store(false) // the next run loads what is configured
+		if err := d.frontswap.RecordAgain(); err != nil {
+			return err
+		}
+		d.memory.Leave()
+		d.log.Warn("stopped: storage has every page but those that were lost before; the page map stays, as they have to stay I/O errors", "lost", lost)
+		return nil
 	}
 	if err := d.saveState(true); err != nil {
 		return err

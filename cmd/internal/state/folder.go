@@ -15,22 +15,31 @@ import (
 
 // State is what state.json holds.
 type State struct {
-	Version int      `json:"version"`
-	BootID  string   `json:"boot_id"` // of the boot in which it was written
-	Clean   bool     `json:"clean"`
+	Version int    `json:"version"`
+	BootID  string `json:"boot_id"` // of the boot in which it was written
+	Clean   bool   `json:"clean"`
+
+	// Identity is in every memory file of the folder: 32 hexadecimal digits, random.
+	Identity string `json:"identity,omitempty"`
+	// Memory is the folder of the memory files, or empty if there are none.
+	Memory string `json:"memory,omitempty"`
+	// NextID is above every export's ID that there ever was.
+	NextID uint32 `json:"next_id,omitempty"`
+
 	Exports []Export `json:"exports"`
 }
 
 // Export is one export as it was served.
 type Export struct {
 	Name    string `json:"name"`
+	ID      uint32 `json:"id"`   // stays the same; in its memory files
 	Size    int64  `json:"size"` // bytes
 	Storage string `json:"storage"`
 
 	// Created says that the export was made by a request, not by the
 	// configuration: the next run serves it too.
 	Created      bool   `json:"created,omitempty"`
-	Writethrough string `json:"writethrough,omitempty"` // of a created one
+	Writethrough string `json:"writethrough,omitempty"` // the mode that it had
 
 	// Deleted says that the export is gone and its storage is left, with content
 	// that is not whole: whoever uses it under this name again empties it.
@@ -80,6 +89,22 @@ func Open(dir string) (*Folder, error) {
 			return nil, &InUseError{Dir: dir, PID: lockHolder(lock)}
 		}
 		return nil, fmt.Errorf("take the state folder: %w", err)
+	}
+	return &Folder{dir: dir, lock: lock}, nil
+}
+
+// OpenToLook opens a folder that nobody uses, without changing anything in it.
+func OpenToLook(dir string) (*Folder, error) {
+	lock, err := os.Open(filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil, fmt.Errorf("look at the state folder: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+		defer lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, &InUseError{Dir: dir, PID: lockHolder(lock)}
+		}
+		return nil, fmt.Errorf("look at the state folder: %w", os.NewSyscallError("flock", err))
 	}
 	return &Folder{dir: dir, lock: lock}, nil
 }
