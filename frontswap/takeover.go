@@ -83,6 +83,16 @@ func (f *Frontswap) Restore(list []Registered) error {
 	return nil
 }
 
+// Find returns the backend of that name, or nil, for who knows its kind.
+func (f *Frontswap) Find(name string) backends.Backend {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.findLocked(name); s != nil {
+		return s.backend
+	}
+	return nil
+}
+
 // Takeover is what was found.
 type Takeover struct {
 	Pages   uint64 // pages that backends have

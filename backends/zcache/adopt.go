@@ -88,3 +88,7 @@ func (c *Cache) Adopted() (orphans uint64, err error) {
 	}
 	return uint64(freed), nil
 }
+
+// Orphans counts the copies that nobody has adopted so far. REQUIRES: between Open
+// and Adopted.
+func (c *Cache) Orphans() int64 { return c.arena.Unclaimed() }

@@ -25,6 +25,9 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if len(args) > 0 && args[0] == "check" {
+		return checkCommand(args[1:], host, stdout)
+	}
 	c, action, err := config.Parse(args, host)
 	if err != nil {
 		return err

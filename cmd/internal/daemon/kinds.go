@@ -22,6 +22,8 @@ type kind struct {
 	reopen func(settings json.RawMessage, at arena.Place, log *slog.Logger) (backends.Backend, error)
 	// describe says where one keeps its memory, and with which settings.
 	describe func(backends.Backend) (name string, settings any)
+	// orphans counts the copies in a reopened one that nobody has adopted.
+	orphans func(backends.Backend) int64
 }
 
 // kinds is the list of backends that can be loaded. It is all that there is to
@@ -45,6 +47,7 @@ var kinds = map[string]kind{
 			c := b.(*zcache.Cache).Config()
 			return c.Memory.Name, c
 		},
+		orphans: func(b backends.Backend) int64 { return b.(*zcache.Cache).Orphans() },
 	},
 }
 
