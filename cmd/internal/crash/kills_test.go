@@ -2,6 +2,7 @@ package crash
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -108,7 +109,7 @@ func (s *story) each(do func(*worker, *nbdtest.Client) error) error {
 		go func() {
 			c, err := nbdtest.Dial("unix", s.place.socket(), "swap")
 			if err != nil {
-				errs <- err
+				errs <- notAttached{err}
 				return
 			}
 			defer c.Close() // its error is that the daemon is gone
@@ -123,6 +124,9 @@ func (s *story) each(do func(*worker, *nbdtest.Client) error) error {
 	}
 	return first
 }
+
+// notAttached says that there was nobody to attach to.
+type notAttached struct{ error }
 
 // life is one daemon, from a start to an end.
 func (s *story) life() error {
@@ -232,8 +236,12 @@ func (s *story) load(p *process) error {
 	err := <-worked
 	s.requests += s.count() - before
 	s.orders += o.done
-	if ended != nil {
+	var gone notAttached
+	switch {
+	case ended != nil:
 		return ended
+	case errors.As(err, &gone):
+		return nil // it was killed before anybody was there
 	}
 	return err
 }
