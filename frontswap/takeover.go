@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/tmemd/tmemd/backends"
@@ -137,6 +138,24 @@ func (f *Frontswap) Resume() (t Takeover, err error) {
 	}
 	f.publishLocked()
 	return t, f.record(f.registeredLocked())
+}
+
+// Quiesce holds off everything that changes a word or a handle without a request:
+// backends that tidy up, and moves, which it waits for. What it returns lets them
+// go on. REQUIRES: no request is or will be under way in the meantime, nor is an
+// area opened or closed.
+func (f *Frontswap) Quiesce() (resume func()) {
+	f.mu.Lock()
+	areas := slices.Collect(maps.Values(f.areas))
+	f.mu.Unlock()
+	for _, a := range areas {
+		a.life.Lock()
+	}
+	return func() {
+		for _, a := range areas {
+			a.life.Unlock()
+		}
+	}
 }
 
 // Abandon closes the backends without moving their pages: after a takeover that was

@@ -52,6 +52,10 @@ type FolderConfig struct {
 	Identity Identity
 	Boot     string // of this boot of the machine
 	ReadOnly bool   // nothing is made, changed or removed; the folder has to be there
+
+	// Inherited is the lock that Folder.Lock of another process returned, for who was
+	// given it by that process; nil to take one. The folder owns it then.
+	Inherited *os.File
 }
 
 // Folder is a folder on memory whose regions outlive the process: each is a file.
@@ -88,7 +92,12 @@ func OpenFolder(c FolderConfig) (*Folder, error) {
 		how = unix.LOCK_SH
 	}
 	err = checkFolder(lock)
-	if err == nil {
+	if err == nil && c.Inherited != nil {
+		if err = sameFile(lock, c.Inherited); err == nil {
+			lock.Close()
+			return &Folder{config: c, lock: c.Inherited}, nil
+		}
+	} else if err == nil {
 		err = unix.Flock(int(lock.Fd()), how|unix.LOCK_NB)
 	}
 	if errors.Is(err, unix.EWOULDBLOCK) {
@@ -99,6 +108,19 @@ func OpenFolder(c FolderConfig) (*Folder, error) {
 		return fail(err)
 	}
 	return &Folder{config: c, lock: lock}, nil
+}
+
+// sameFile refuses a lock on another folder.
+func sameFile(a, b *os.File) error {
+	first, err := a.Stat()
+	if err != nil {
+		return err
+	}
+	second, err := b.Stat()
+	if err == nil && !os.SameFile(first, second) {
+		err = errors.New("the lock that was handed over is another folder's")
+	}
+	return err
 }
 
 func checkFolder(f *os.File) error {
@@ -118,6 +140,10 @@ func checkFolder(f *os.File) error {
 	}
 	return nil
 }
+
+// Lock is the lock that keeps others out, to be handed over to another process
+// with the folder. It is the folder's.
+func (f *Folder) Lock() *os.File { return f.lock }
 
 // Path is where the folder is.
 func (f *Folder) Path() string { return f.config.Path }

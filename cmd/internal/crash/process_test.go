@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 // place is where the daemons of one test live, one after the other.
 type place struct {
 	dir, memory string
+	program     string // a copy of this program, that can be replaced
 }
 
 func newPlace(t *testing.T) place {
@@ -41,14 +42,35 @@ func newPlace(t *testing.T) place {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(memory) })
-	return place{dir: t.TempDir(), memory: filepath.Join(memory, "m")}
+	p := place{dir: t.TempDir(), memory: filepath.Join(memory, "m")}
+	p.program = filepath.Join(p.dir, "tmemd")
+	p.install(t, nil)
+	return p
+}
+
+// install puts a program in the place of the one that runs: this one if text is nil.
+func (p place) install(t *testing.T, text []byte) {
+	t.Helper()
+	if text == nil {
+		var err error
+		if text, err = os.ReadFile(os.Args[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Beside and renamed, as packages do: one that runs cannot be written to.
+	if err := os.WriteFile(p.program+".new", text, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(p.program+".new", p.program); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (p place) socket() string { return filepath.Join(p.dir, "nbd.sock") }
 
 // command is this program as tmemd.
 func (p place) command(args ...string) *exec.Cmd {
-	c := exec.Command(os.Args[0], args...)
+	c := exec.Command(p.program, args...)
 	c.Env = append(os.Environ(), roleVariable+"=tmemd", "GORACE=atexit_sleep_ms=0 exitcode=66")
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return c

@@ -35,6 +35,10 @@ type Options struct {
 	BootID  string // of this boot of the machine
 	Log     *slog.Logger
 
+	Program  string           // path of this program, to be replaced by a newer one
+	Upgrades <-chan os.Signal // ask for an upgrade; may be nil
+	Heir     *Heir            // what the process before this one handed over, or nil
+
 	// OpenStorage opens the storage of an export. Nil opens its file or device;
 	// tests put faults between.
 	OpenStorage func(config.Export) (tier.Storage, error)
@@ -65,8 +69,9 @@ type Daemon struct {
 	loading  sync.Mutex   // see the package comment
 	nextID   uint32       // of an export, above all others; guarded by loading once the daemon runs
 
-	mu  sync.Mutex
-	nbd *nbd.Server // guarded by mu
+	mu     sync.Mutex
+	nbd    *nbd.Server             // guarded by mu
+	served map[string]net.Listener // guarded by mu; see sockets
 
 	deleted []state.Export // guarded by loading once the daemon runs
 
@@ -98,7 +103,7 @@ var phaseNames = [...]string{admin.PhaseServing, admin.PhaseDraining, admin.Phas
 // Open takes the state folder, binds every address, opens storage and loads
 // backends. Nothing is served before Run. An error leaves nothing open.
 func Open(o Options) (*Daemon, error) {
-	d := &Daemon{config: o.Config, options: o, log: o.Log, started: time.Now(), nextID: 1}
+	d := &Daemon{config: o.Config, options: o, log: o.Log, started: time.Now(), nextID: 1, served: map[string]net.Listener{}}
 	d.faults.allowed = d.config.AllowFaults
 	if d.faults.allowed {
 		d.log.Warn("faults are allowed: tmemctl fault can make backends and storage fail")
@@ -109,7 +114,7 @@ func Open(o Options) (*Daemon, error) {
 	if err := d.open(); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	return d, nil
+	return d, d.options.Heir.close()
 }
 
 // makeFrontswap makes the registry, which keeps its maps in the memory folder.
@@ -201,6 +206,10 @@ func (d *Daemon) newID() uint32 {
 }
 
 func (d *Daemon) takeFolder() (err error) {
+	if lock := d.options.Heir.take("lock"); lock != nil {
+		d.folder, err = state.Inherit(d.config.StateDir, lock)
+		return err
+	}
 	d.folder, err = state.Open(d.config.StateDir)
 	var inUse *state.InUseError
 	switch {
@@ -248,7 +257,7 @@ func (d *Daemon) saveState(clean bool) error {
 // bind takes every address before anything is changed on storage.
 func (d *Daemon) bind() error {
 	for i, a := range d.config.Listen {
-		l, err := listen(a)
+		l, err := d.listen(nbdSocket(i), a)
 		if err != nil {
 			return d.config.Fault(fmt.Sprintf("listen[%d]", i), cureListen(a, err), err)
 		}
@@ -256,7 +265,7 @@ func (d *Daemon) bind() error {
 		d.bound = append(d.bound, boundAddress(a, l))
 	}
 	a := config.Address{Network: "unix", Address: d.folder.Path("admin.sock")}
-	l, err := listen(a)
+	l, err := d.listen(adminSocket, a)
 	if err != nil {
 		return d.config.Fault("state_dir", cureListen(a, err), err)
 	}
@@ -265,12 +274,20 @@ func (d *Daemon) bind() error {
 	return d.bindMetrics()
 }
 
+// listen binds an address, unless the socket was handed over.
+func (d *Daemon) listen(name string, a config.Address) (net.Listener, error) {
+	if l, ok := d.options.Heir.listener(name, a.Network, a.Address); ok {
+		return l, nil
+	}
+	return listen(a)
+}
+
 func (d *Daemon) bindMetrics() error {
 	if d.config.Metrics == "" {
 		return nil
 	}
 	a := config.Address{Network: "tcp", Address: d.config.Metrics}
-	l, err := listen(a)
+	l, err := d.listen(metricsSocket, a)
 	if errors.Is(err, errTaken) && !d.config.MetricsChosen {
 		// The default belongs to whoever came first; several daemons on one
 		// machine need not be told about each other.

@@ -98,7 +98,9 @@ func (d *Daemon) openMemory(p plan, last state.State) error {
 }
 
 func (d *Daemon) openFolder(path string) (*sharedmem.Folder, error) {
-	return sharedmem.OpenFolder(sharedmem.FolderConfig{Path: path, Identity: d.identity, Boot: d.options.BootID})
+	return sharedmem.OpenFolder(sharedmem.FolderConfig{
+		Path: path, Identity: d.identity, Boot: d.options.BootID, Inherited: d.options.Heir.take("memory"),
+	})
 }
 
 // emptyFolder removes what a run that needs it no more has left.

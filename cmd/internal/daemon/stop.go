@@ -24,7 +24,14 @@ const (
 // is called when clients can connect.
 func (d *Daemon) Run(signals <-chan os.Signal, ready func()) error {
 	d.serve(ready)
-	for s := range signals {
+	for {
+		var s os.Signal
+		select {
+		case <-d.options.Upgrades:
+			d.logUpgrade(d.upgrade())
+			continue
+		case s = <-signals:
+		}
 		d.log.Info("stopping: pages go to storage, attached clients are served on", "signal", s.String())
 		err := d.stop(signals)
 		if err == nil {
@@ -40,18 +47,31 @@ func (d *Daemon) Run(signals <-chan os.Signal, ready func()) error {
 func (d *Daemon) serve(ready func()) {
 	bound := d.listeners
 	d.listeners = listeners{} // their servers close them from here on
+	d.noteSocket(adminSocket, bound.admin)
+	if d.metrics != nil {
+		d.noteSocket(metricsSocket, bound.metrics)
+	}
 	d.running.Go(func() { d.logError(d.admin.Serve(bound.admin)) })
 	if d.metrics != nil {
 		d.running.Go(func() { d.logError(d.metrics.Serve(bound.metrics)) })
 	}
-	for _, l := range bound.nbd {
-		d.serveNBD(l)
+	for i, l := range bound.nbd {
+		d.serveNBD(i, l)
 	}
 	d.goOnDraining()
 	ready()
 }
 
-func (d *Daemon) serveNBD(l net.Listener) {
+// noteSocket keeps a listener in mind, to be handed over.
+func (d *Daemon) noteSocket(name string, l net.Listener) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.served[name] = l
+}
+
+// serveNBD serves on the i-th address.
+func (d *Daemon) serveNBD(i int, l net.Listener) {
+	d.noteSocket(nbdSocket(i), l)
 	server := d.server()
 	d.running.Go(func() { d.logError(server.Serve(context.Background(), l)) })
 }
@@ -223,13 +243,13 @@ func (d *Daemon) resume() {
 		}
 	}
 	var errs []error
-	for _, a := range d.bound {
+	for i, a := range d.bound {
 		l, err := listen(a)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		d.serveNBD(l)
+		d.serveNBD(i, l)
 	}
 	d.logError(errors.Join(errs...))
 	d.enter(phaseServing)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tmemd/tmemd/backends/sharedmem"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
+	"github.com/tmemd/tmemd/cmd/internal/state"
 	"github.com/tmemd/tmemd/frontswap"
 )
 
@@ -55,7 +56,11 @@ func (d *Daemon) takeOver() (loaded bool, err error) {
 	if err := d.memory.RemoveExcept(func(name string) bool { return keep[name] }); err != nil {
 		d.log.Warn("memory files that nobody needs stay", "error", err)
 	}
-	d.log.Info("took over from a tmemd that did not end properly",
+	what := "took over from a tmemd that did not end properly"
+	if d.options.Heir.runs() {
+		what = "upgraded: took over from the program before"
+	}
+	d.log.Info(what,
 		"pages", t.Pages, "backends", len(r.Backends), "orphans", t.Orphans, "seconds", time.Since(start).Round(time.Microsecond).Seconds())
 	if t.Lost+t.Rescued > 0 {
 		d.log.Error("pages in memory were not found again: those that storage has too are read from there, the others are I/O errors until they are written anew",
@@ -132,4 +137,46 @@ func (d *Daemon) lost() (pages int64) {
 		pages += e.device.Stats().Area.Lost
 	}
 	return pages
+}
+
+// rehearse goes through a takeover up to the point where it would change something,
+// beside the process that everything belongs to.
+func rehearse(o Options) (err error) {
+	d := &Daemon{config: o.Config, options: o, log: o.Log}
+	if d.folder, err = state.Inherit(o.Config.StateDir, o.Heir.take("lock")); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.folder.Close()) }()
+	p, last, err := d.plan()
+	if err != nil {
+		return err
+	}
+	if !p.takeover {
+		return errors.New("there is nothing to take over")
+	}
+	if d.identity, err = sharedmem.ParseIdentity(last.Identity); err != nil {
+		return err
+	}
+	d.memory, err = sharedmem.OpenFolder(sharedmem.FolderConfig{
+		Path: last.Memory, Identity: d.identity, Boot: o.BootID, ReadOnly: true, Inherited: o.Heir.take("memory"),
+	})
+	if err != nil {
+		return err
+	}
+	d.makeFrontswap()
+	defer func() { err = errors.Join(err, d.frontswap.Abandon(), d.memory.Close()) }()
+	if _, err := d.restore(); err != nil {
+		return err
+	}
+	for _, e := range p.exports {
+		if !e.takeover {
+			continue
+		}
+		a, err := d.frontswap.OpenArea(frontswap.AreaConfig{Name: e.Name, ID: e.id, Pages: uint64(e.Size / pageSize), Takeover: true})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, a.Close()) }()
+	}
+	return nil
 }

@@ -93,6 +93,25 @@ func Open(dir string) (*Folder, error) {
 	return &Folder{dir: dir, lock: lock}, nil
 }
 
+// Inherit opens a folder with the lock that Folder.Lock returned in another
+// process, which handed it over. The folder owns it then.
+func Inherit(dir string, lock *os.File) (*Folder, error) {
+	here, err := os.Stat(filepath.Join(dir, "lock"))
+	if err == nil {
+		var there os.FileInfo
+		if there, err = lock.Stat(); err == nil && !os.SameFile(here, there) {
+			err = errors.New("the lock that was handed over is another folder's")
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("take the state folder over: %w", err)
+	}
+	return &Folder{dir: dir, lock: lock}, nil
+}
+
+// Lock is the lock that keeps others out. It is the folder's.
+func (f *Folder) Lock() *os.File { return f.lock }
+
 // OpenToLook opens a folder that nobody uses, without changing anything in it.
 func OpenToLook(dir string) (*Folder, error) {
 	lock, err := os.Open(filepath.Join(dir, "lock"))
