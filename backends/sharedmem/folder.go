@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,9 +72,16 @@ const suffix = ".mem"
 // OpenFolder takes a folder for this process. Only a tmpfs will do: a disk would
 // make swap of what is to be memory, and a ramfs cannot give memory back.
 func OpenFolder(c FolderConfig) (*Folder, error) {
-	fail := func(err error) (*Folder, error) { return nil, fmt.Errorf("memory folder %s: %w", c.Path, err) }
+	made := false
+	fail := func(err error) (*Folder, error) {
+		if made {
+			os.Remove(c.Path)
+		}
+		return nil, fmt.Errorf("memory folder %s: %w", c.Path, err)
+	}
 	if !c.ReadOnly {
-		if err := os.Mkdir(c.Path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		err := os.Mkdir(c.Path, 0o700)
+		if made = err == nil; err != nil && !errors.Is(err, os.ErrExist) {
 			return fail(err)
 		}
 	}
@@ -282,22 +288,6 @@ func (r *Region) Claim(offset, length int64) error {
 	return nil
 }
 
-// WriteFile replaces a small file beside the regions in one step. Its name is
-// none of a region's.
-func (f *Folder) WriteFile(name string, text []byte) error {
-	path := filepath.Join(f.config.Path, name)
-	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
-		os.Remove(path + ".new")
-		return err
-	}
-	return os.Rename(path+".new", path)
-}
-
-// ReadFile reads what WriteFile wrote.
-func (f *Folder) ReadFile(name string) ([]byte, error) {
-	return os.ReadFile(filepath.Join(f.config.Path, name))
-}
-
 // Foreign returns an error that names a file in the folder that does not belong to
 // this identity and boot, or nil. What begins as no memory file does is nobody's.
 func (f *Folder) Foreign() error {
@@ -356,15 +346,6 @@ func (f *Folder) RemoveExcept(keep func(name string) bool) error {
 		errs = append(errs, os.Remove(path))
 	}
 	return errors.Join(errs...)
-}
-
-// RemoveFile removes what WriteFile wrote. It is no error if there is nothing.
-func (f *Folder) RemoveFile(name string) error {
-	err := os.Remove(filepath.Join(f.config.Path, name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }
 
 // Leave makes every Close from now on leave the files as they are, for a process

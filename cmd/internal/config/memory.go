@@ -16,6 +16,13 @@ func (p *parser) memory() {
 	p.from(key, "memory-dir")
 	text := DefaultMemory(p.config.StateDir)
 	switch {
+	case p.flags.given["memory-dir"] && p.flags.memory != noMemory && p.flags.memory != "":
+		dir, err := filepath.Abs(p.flags.memory)
+		if err != nil {
+			p.reject(key, "give it the whole path of a folder", "%v", err)
+			return
+		}
+		text, p.config.MemoryChosen = dir, true
 	case p.flags.given["memory-dir"]:
 		text, p.config.MemoryChosen = p.flags.memory, true
 	case p.file.Memory != nil:

@@ -141,7 +141,7 @@ func (c *checker) memory(s state.State) (err error) {
 	}
 	d := &Daemon{log: c.options.Log, options: c.options, identity: identity, memory: folder, config: &config.Config{}}
 	d.makeFrontswap()
-	defer func() { err = errors.Join(err, d.frontswap.Abandon(), folder.Close()) }()
+	defer func() { err = errors.Join(err, d.frontswap.Abandon(), d.closeMemory()) }()
 	r, err := d.restore()
 	if err != nil {
 		return err

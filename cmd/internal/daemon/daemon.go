@@ -55,6 +55,7 @@ type Daemon struct {
 	folder      *state.Folder // immutable after Open, as is all down to bound
 	identity    sharedmem.Identity
 	memory      *sharedmem.Folder // nil: memory ends with the process
+	record      *sharedmem.Region // which backends there are, with memory; written under frontswap's lock
 	draining    []string          // backends that were being unloaded when another process took over
 	frontswap   *frontswap.Frontswap
 	moves       *moves
@@ -354,7 +355,12 @@ func cureStorage(err error) string {
 func (d *Daemon) loadConfigured() error {
 	for i, b := range d.config.Backends {
 		if err := d.loadBackend(b.Kind, b.Name, b.Size); err != nil {
-			return d.config.Fault(fmt.Sprintf("backend[%d].kind", i), "choose a smaller size, or start without it and load it later", err)
+			hint := "choose a smaller size, or start without it and load it later"
+			var told *cli.Error
+			if errors.As(err, &told) {
+				hint, err = told.Hint, errors.New(told.Problem)
+			}
+			return d.config.Fault(fmt.Sprintf("backend[%d].kind", i), hint, err)
 		}
 	}
 	return nil

@@ -1,13 +1,10 @@
 package daemon
 
 import (
-	"bytes"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -17,35 +14,7 @@ import (
 	"github.com/tmemd/tmemd/backends/sharedmem"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/state"
-	"github.com/tmemd/tmemd/frontswap"
 )
-
-// recordFile is a file in the memory folder that says which backends the page maps
-// name.
-const recordFile = "backends.json"
-
-// recordVersion is the format of the record and of what it describes.
-const recordVersion = 1
-
-// record is what recordFile holds.
-type record struct {
-	Version  int               `json:"version"`
-	Identity string            `json:"identity"`
-	Complete bool              `json:"complete"` // the backends of the configuration were loaded
-	Backends []recordedBackend `json:"backends"`
-}
-
-// recordedBackend is one backend that words of a page map may name.
-type recordedBackend struct {
-	Name     string          `json:"name"`
-	Kind     string          `json:"kind"`
-	Owner    frontswap.Owner `json:"owner"`
-	Order    int             `json:"order"`
-	State    string          `json:"state"`
-	Reason   string          `json:"reason,omitempty"`
-	Files    string          `json:"files"` // how the names of its memory files begin
-	Settings json.RawMessage `json:"settings"`
-}
 
 const noMemoryWarning = "pages in memory end with this process, however it ends: there is no folder for them that outlives it"
 
@@ -84,7 +53,11 @@ func (d *Daemon) openMemory(p plan, last state.State) error {
 	if err == nil {
 		err = d.emptyFolder(d.memory)
 	}
+	if err == nil {
+		d.record, err = createRecord(d.memory)
+	}
 	if err != nil {
+		d.memory.Leave() // it may be another's
 		return d.config.Fault("memory_dir", cureMemory(err, d.config.Memory), err)
 	}
 	if last.Identity == "" || last.Memory != d.memory.Path() {
@@ -105,7 +78,7 @@ func (d *Daemon) openFolder(path string) (*sharedmem.Folder, error) {
 
 // emptyFolder removes what a run that needs it no more has left.
 func (d *Daemon) emptyFolder(f *sharedmem.Folder) error {
-	return errors.Join(f.RemoveFile(recordFile), f.RemoveExcept(func(string) bool { return false }))
+	return f.RemoveExcept(func(string) bool { return false })
 }
 
 // forgetMemory removes what an earlier run left in another folder and nobody needs
@@ -132,11 +105,14 @@ func (d *Daemon) closeMemory() error {
 	if d.memory == nil {
 		return nil
 	}
-	var err error
-	if !d.memory.Left() {
-		err = d.emptyFolder(d.memory)
+	var errs []error
+	if d.record != nil {
+		errs = append(errs, d.record.Close())
 	}
-	return errors.Join(err, d.memory.Close())
+	if !d.memory.Left() {
+		errs = append(errs, d.emptyFolder(d.memory))
+	}
+	return errors.Join(append(errs, d.memory.Close())...)
 }
 
 func cureMemory(err error, path string) string {
@@ -174,95 +150,6 @@ func (d *Daemon) newPlace(name string) arena.Place {
 	var tag [4]byte
 	_, _ = rand.Read(tag[:]) // never an error
 	return arena.Place{Folder: d.memory, Name: fmt.Sprintf("%s-%x", name, tag)}
-}
-
-// writeRecord is frontswap's Config.Record.
-func (d *Daemon) writeRecord(list []frontswap.Registered) error {
-	if d.memory.Left() {
-		return nil // another process's business
-	}
-	r := record{Version: recordVersion, Identity: d.identity.String(), Complete: d.complete.Load(), Backends: []recordedBackend{}}
-	for _, b := range list {
-		inner := behindRules(b.Backend)
-		files, settings := kinds[inner.Kind()].describe(inner)
-		text, err := json.Marshal(settings)
-		if err != nil {
-			return fmt.Errorf("record the settings of backend %s: %w", b.Name, err)
-		}
-		r.Backends = append(r.Backends, recordedBackend{
-			Name: b.Name, Kind: inner.Kind(), Owner: b.Owner, Order: b.Order, State: b.State.String(), Reason: b.Reason, Files: files, Settings: text,
-		})
-	}
-	text, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return fmt.Errorf("record the backends: %w", err)
-	}
-	if err := d.memory.WriteFile(recordFile, append(text, '\n')); err != nil {
-		return fmt.Errorf("record the backends: %w", err)
-	}
-	return nil
-}
-
-// recordComplete notes that the backends of the configuration were loaded.
-func (d *Daemon) recordComplete() error {
-	d.complete.Store(true)
-	if d.memory == nil {
-		return nil
-	}
-	return d.frontswap.RecordAgain()
-}
-
-// readRecord reads what writeRecord wrote.
-func readRecord(f *sharedmem.Folder, identity sharedmem.Identity) (r record, err error) {
-	fail := func(reason error, detail any) (record, error) {
-		return record{}, fmt.Errorf("memory file %s/%s: %w: %v", f.Path(), recordFile, reason, detail)
-	}
-	text, err := f.ReadFile(recordFile)
-	if err != nil {
-		return record{}, fmt.Errorf("memory file: %w", err)
-	}
-	// The version first: the rest is another version's business.
-	var v struct {
-		Version int `json:"version"`
-	}
-	if err := json.Unmarshal(text, &v); err != nil {
-		return fail(sharedmem.ErrDamaged, err)
-	}
-	if v.Version != recordVersion {
-		return fail(sharedmem.ErrOtherVersion, fmt.Sprintf("it has version %d, this one knows version %d", v.Version, recordVersion))
-	}
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&r); err != nil {
-		return fail(sharedmem.ErrDamaged, err)
-	}
-	if r.Identity != identity.String() {
-		return fail(sharedmem.ErrOtherFolder, fmt.Sprintf("its identity is %s, the state folder's is %s", r.Identity, identity))
-	}
-	return r, nil
-}
-
-// reopen makes the backend that is recorded of its memory files.
-func (b recordedBackend) reopen(f *sharedmem.Folder, o Options) (backends.Backend, error) {
-	k, known := kinds[b.Kind]
-	if !known {
-		return nil, fmt.Errorf("backend %s: %w: there is no kind %s here", b.Name, sharedmem.ErrOtherVersion, b.Kind)
-	}
-	made, err := k.reopen(b.Settings, arena.Place{Folder: f, Name: b.Files}, o.Log)
-	if err != nil {
-		return nil, fmt.Errorf("backend %s: %w", b.Name, err)
-	}
-	return made, nil
-}
-
-// state is the state that is recorded; one that is not known is frozen.
-func (b recordedBackend) state() frontswap.State {
-	known := []frontswap.State{frontswap.StateActive, frontswap.StateDraining, frontswap.StateFrozen, frontswap.StateFailed}
-	i := slices.IndexFunc(known, func(s frontswap.State) bool { return s.String() == b.State })
-	if i < 0 {
-		return frontswap.StateFrozen
-	}
-	return known[i]
 }
 
 // behindRules is the backend that fault injection is before.

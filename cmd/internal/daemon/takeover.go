@@ -40,7 +40,7 @@ func (d *Daemon) takeOver() (loaded bool, err error) {
 	if err != nil {
 		return false, d.takeoverError(err)
 	}
-	keep := map[string]bool{}
+	keep := map[string]bool{recordName: true}
 	for _, e := range d.exports {
 		if e.takeover {
 			e.device.Resume()
@@ -71,8 +71,12 @@ func (d *Daemon) takeOver() (loaded bool, err error) {
 
 // restore opens the recorded backends and registers them.
 func (d *Daemon) restore() (record, error) {
-	r, err := readRecord(d.memory, d.identity)
-	if err != nil {
+	var r record
+	var err error
+	if d.record, _, err = d.memory.Open(recordName, recordPurpose); err != nil {
+		return r, err
+	}
+	if r, err = readRecord(d.record.Bytes()); err != nil {
 		return r, err
 	}
 	d.complete.Store(r.Complete)
@@ -164,7 +168,7 @@ func rehearse(o Options) (err error) {
 		return err
 	}
 	d.makeFrontswap()
-	defer func() { err = errors.Join(err, d.frontswap.Abandon(), d.memory.Close()) }()
+	defer func() { err = errors.Join(err, d.frontswap.Abandon(), d.closeMemory()) }()
 	if _, err := d.restore(); err != nil {
 		return err
 	}
