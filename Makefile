@@ -8,7 +8,7 @@ KERNELS     ?= 6.1,6.12
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
                python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev
 
-.PHONY: all build run test lint unit race interop e2e fuzz bench bench-nbd soak deps clean
+.PHONY: all build run test lint unit race interop e2e fuzz bench bench-nbd soak crash deps clean
 
 all: build
 
@@ -50,6 +50,9 @@ bench-nbd: deps build ## the same side by side with other NBD servers
 
 soak: ## MINUTES of random requests, operators and faults, checked for linearizability
 	SOAK_MINUTES=$(or $(MINUTES),10) $(GO) test -race -count=1 -timeout 0 -run TestLinearizable ./tier
+
+crash: ## KILLS of a daemon under load, every page read back after each (default 1000)
+	CRASH_KILLS=$(or $(KILLS),1000) $(GO) test -count=1 -timeout 0 -v -run TestKills ./cmd/internal/crash
 
 deps: ## Debian packages that the tests use
 	@missing=; for p in $(PACKAGES); do \

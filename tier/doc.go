@@ -29,6 +29,15 @@
 //	T5  Trim never touches storage and never waits for it: the puncher does the work
 //	    later, on pages that are still holes, and without their locks.
 //
+//	T6  Storage is written after a word says that it may have something: a process that
+//	    dies in between leaves the page as it was, or as it was written.
+//
+// # Another process
+//
+// A device opened with Takeover has the words of the process before. Resume, after
+// frontswap's, marks every block with holes for the puncher; storage counts as
+// written and not synced from the start; turning writethrough on marks all blocks.
+//
 // # Lock order
 //
 // Page locks of one block, ascending (see frontswap); then the block's storage

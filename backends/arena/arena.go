@@ -84,7 +84,7 @@ func New(purpose string, limit, capacity int64) (*Arena, error) {
 }
 
 // Create is New at a place. In a folder the bookkeeping's memory is claimed at
-// once, 24 bytes for each chunk of the capacity.
+// once, 20 bytes for each chunk of the capacity.
 func Create(at Place, purpose string, limit, capacity int64) (*Arena, error) {
 	if err := checkLimit(purpose, limit, capacity); err != nil {
 		return nil, err
