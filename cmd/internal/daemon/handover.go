@@ -71,7 +71,7 @@ func (h *handover) become(program string) error {
 		}
 	}
 	environment := append(os.Environ(), h.describe(heirRuns, func(i int) int { return descriptors[i] }))
-	err := unix.Exec(program, append([]string{program}, os.Args[1:]...), environment)
+	err := unix.Exec(program, os.Args, environment)
 	for _, fd := range descriptors {
 		unix.CloseOnExec(fd)
 	}

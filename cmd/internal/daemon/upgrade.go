@@ -104,7 +104,7 @@ func (d *Daemon) rehearse(program string, h *handover) error {
 	}
 	defer reader.Close()
 	locks := h.locks() // no socket: that would be made blocking on the way
-	child, err := os.StartProcess(program, append([]string{program}, os.Args[1:]...), &os.ProcAttr{
+	child, err := os.StartProcess(program, os.Args, &os.ProcAttr{
 		Env: append(os.Environ(), locks.describe(heirRehearses, func(i int) int { return 3 + i })), Files: append([]*os.File{nil, writer, writer}, locks.files...),
 		Sys: &unix.SysProcAttr{Pdeathsig: unix.SIGKILL},
 	})
