@@ -62,6 +62,7 @@ func (d *Daemon) upgrade() error {
 	d.log.Info("upgrading: clients have to connect again", "program", program)
 	h, err := d.handOver()
 	if err != nil {
+		d.keepSockets()
 		return upgradeError(err)
 	}
 	defer h.close()
@@ -152,10 +153,15 @@ func (d *Daemon) serveAgain(h *handover) error {
 		}
 		d.serveNBD(i, l)
 	}
-	for _, l := range d.sockets() { // the others were never closed
+	d.keepSockets() // those that were never closed
+	return errors.Join(errs...)
+}
+
+// keepSockets makes the sockets' files go with their listeners again.
+func (d *Daemon) keepSockets() {
+	for _, l := range d.sockets() {
 		unlinkOnClose(l, true)
 	}
-	return errors.Join(errs...)
 }
 
 // unlinkOnClose says whether the socket's file goes with the listener.
