@@ -202,8 +202,9 @@ func openMap(folder *sharedmem.Folder, c AreaConfig) (*sharedmem.Region, Owner, 
 		return nil, 0, err
 	}
 	fresh := Owner(note)
-	if len(memory.Bytes()) != int(c.Pages)*8 || note != uint64(OwnerNone) && note != uint64(OwnerHole) {
-		err := fmt.Errorf("the page map has %d bytes, not %d, and the note %d: %w", len(memory.Bytes()), c.Pages*8, note, sharedmem.ErrDamaged)
+	// A map that is longer is one of an area that was, or was about to be.
+	if len(memory.Bytes()) < int(c.Pages)*8 || note != uint64(OwnerNone) && note != uint64(OwnerHole) {
+		err := fmt.Errorf("the page map has %d bytes for %d, and the note %d: %w", len(memory.Bytes()), c.Pages*8, note, sharedmem.ErrDamaged)
 		return nil, 0, errors.Join(err, memory.Leave())
 	}
 	return memory, fresh, nil

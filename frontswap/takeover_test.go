@@ -394,7 +394,7 @@ func TestTakeoverRefused(t *testing.T) {
 		{"owner that there is none of", makeWord(OwnerLost+1, 0), 3000, "page 500 of the page map is 0x13000000000000, which is no word"},
 		{"bits that are never set", 1 << 60, 3000, "page 500 of the page map is 0x1000000000000000, which is no word"},
 		{"backend that is not there", makeWord(firstBackendOwner, 7), 3000, "page 500 of the page map names backend 3, and there is none"},
-		{"other length", 0, 3001, "the page map has 24000 bytes, not 24008"},
+		{"too short", 0, 3001, "the page map has 24000 bytes for 24008"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w, first, _ := populated(t)

@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 //	code N PROGRAM ARGS                      run a program that must exit with status N
 //	pages write|check SOCKET EXPORT SEED N   write pages 0 to N-1 by NBD, or compare them
 //	pages zero SOCKET EXPORT N               check that they are zero
+//	pages fail SOCKET EXPORT PAGE            check that a page is an I/O error
 //	occupy SOCKET                            serve on a socket, to be in the way
 //	memory ORDER ARGS                        do something to memory files, see memory_test.go
 //
@@ -109,6 +110,11 @@ func pages(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(c.WritePages(numbers[0], 0, numbers[1]))
 	case "check":
 		ts.Check(c.CheckPages(numbers[0], 0, numbers[1]))
+	case "fail":
+		_, err := c.ReadAt(make([]byte, nbdtest.PageSize), int64(numbers[0])*nbdtest.PageSize)
+		if err != nbdtest.Error(syscall.EIO) {
+			ts.Fatalf("page %d: %v, want an I/O error", numbers[0], err)
+		}
 	case "zero":
 		ts.Check(c.CheckZeroes(0, numbers[0]))
 	default:
