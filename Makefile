@@ -8,7 +8,7 @@ KERNELS     ?= 6.1,6.12
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
                python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev systemd
 
-.PHONY: all build run test lint unit race interop e2e fuzz bench bench-nbd bench-memory bench-drain soak soak-resize deps clean
+.PHONY: all build run test lint unit race interop e2e fuzz bench bench-nbd bench-memory bench-drain soak soak-resize crash deps clean
 
 all: build
 
@@ -61,6 +61,9 @@ soak: ## MINUTES of random requests, operators and faults, checked for lineariza
 
 soak-resize: ## 1 GiB of pool to a quarter and back under load, every byte verified
 	RESIZE_MIB=1024 $(GO) test -count=1 -timeout 15m -v -run TestResizeUnderLoad ./tier
+
+crash: ## KILLS of a daemon under load, every page read back after each (default 1000)
+	CRASH_KILLS=$(or $(KILLS),1000) $(GO) test -count=1 -timeout 0 -v -run TestKills ./cmd/internal/crash
 
 deps: ## Debian packages that the tests use
 	@missing=; for p in $(PACKAGES); do \

@@ -121,6 +121,18 @@ type Backend interface {
 	// a network. Constant for the life of the backend.
 	Local() bool
 
+	// Adopt says whether handle names a live copy of the page that this backend
+	// has from an earlier process, and keeps it. It answers true once for each such
+	// copy. A backend whose memory ends with the process answers false, except for
+	// handles that are the data. Called from one goroutine, before the first Init.
+	Adopt(key Key, handle Handle) bool
+
+	// Adopted ends adoption: copies that nobody adopted are forgotten, and their
+	// number returned. It is called once, if anything may have been adopted, before
+	// the first Init. Until then nothing that an earlier process left is changed,
+	// and Load serves what was adopted. An error means that the backend is of no use.
+	Adopted() (orphans uint64, err error)
+
 	// Init prepares for pages of the export. It is called once for each export
 	// before the first Store for it, and again after InvalidateArea if the
 	// export is opened anew. An error leaves nothing behind.

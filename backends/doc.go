@@ -21,6 +21,8 @@
 //
 //	               New (the backend's own; typed configuration)
 //	                │
+//	               Adopt …, Adopted      after another process, see Adoption
+//	                │
 //	┌─────────────▸ │
 //	│              Init(export)          once for each export, before its first Store
 //	│               │
@@ -50,6 +52,18 @@
 //	B3  After the last Invalidate, Stats shows no pages, no stored bytes and no
 //	    more held memory than the backend says it keeps ready for reuse. After
 //	    Close it shows no held memory, and Resident of each Usage is 0.
+//
+// # Adoption
+//
+// A process that was killed may have left pages that a backend keeps in memory
+// which outlives it. The next one makes the backend anew of that memory, and says
+// what page maps name: Adopt for each handle, then Adopted, then Init as ever.
+//
+//	B21 Adopt answers true if the handle names a live copy of that page, and once
+//	    for each copy. Handles that are the data are true for whoever could have
+//	    made them. A backend without such memory answers false to all others.
+//	B22 Until Adopted nothing that was left is changed: a process that gives up, or
+//	    dies, leaves it for the next one. Adopted frees what nobody adopted.
 //
 // # Outcomes
 //
@@ -153,6 +167,6 @@
 // below the export's Pages (an export may grow), or arrive in any order; that its Stats are looked
 // at; that Close comes at all, since processes get killed.
 //
-// By the backend: that a page survives the process; that anything is stored
-// at all.
+// By the backend: that a page survives the process, unless it says so; that
+// anything is stored at all.
 package backends

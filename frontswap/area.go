@@ -26,6 +26,10 @@ type AreaConfig struct {
 	Storage Storage // where drains go
 	Empty   bool    // storage is all zeros: pages that nobody wrote are holes
 	Touch   bool    // take the page map's memory now, not page by page as it is used
+
+	// Takeover opens the map that an earlier process left, between Restore and
+	// Resume. Empty is what it was then.
+	Takeover bool
 }
 
 // Area is one swap area: the page map of one export, its page locks and its
@@ -54,6 +58,7 @@ type Area struct {
 
 	pages    [owners]atomic.Int64 // how many words name each owner (F5)
 	counters counters
+	adoption *adoption // from a takeover's OpenArea to Resume, else nil
 }
 
 // counters count what the kernel's frontswap counted, with its meanings.
@@ -89,7 +94,11 @@ func newArea(fs *Frontswap, c AreaConfig) (*Area, error) {
 	if c.Pages == 0 || c.Pages > backends.MaxPages {
 		return nil, fmt.Errorf("open area %s: %d pages is not between 1 and %d", c.Name, c.Pages, uint64(backends.MaxPages))
 	}
-	memory, err := sharedmem.NewFile("page map", int64(c.Pages)*wordSize)
+	open := createMap
+	if c.Takeover {
+		open = openMap
+	}
+	memory, fresh, err := open(fs.memory, c)
 	if err != nil {
 		return nil, fmt.Errorf("open area %s: %w", c.Name, err)
 	}
@@ -99,14 +108,11 @@ func newArea(fs *Frontswap, c AreaConfig) (*Area, error) {
 		}
 	}
 	a := &Area{
-		fs: fs, name: c.Name, fresh: OwnerNone, id: c.ID, storage: c.Storage, memory: memory,
+		fs: fs, name: c.Name, fresh: fresh, id: c.ID, storage: c.Storage, memory: memory,
 		locks: newPageLocks(c.Pages), closed: make(chan struct{}),
 	}
 	a.publishWords()
 	a.length.Store(c.Pages)
-	if c.Empty {
-		a.fresh = OwnerHole
-	}
 	a.pages[OwnerNone].Store(int64(c.Pages))
 	return a, nil
 }
@@ -223,12 +229,13 @@ func (a *Area) offer(to []*slot, page uint64, data []byte) (backends.Handle, *sl
 
 // Load fills dst with the page. It waits if the backend does. An error is EIO
 // for this page: no older copy may stand in for it (promise 2).
-// REQUIRES: RLock held, and Owner is a backend.
+// REQUIRES: RLock held, and Owner is a backend or OwnerLost.
 func (a *Area) Load(page uint64, dst []byte) error {
 	w := a.word(page)
 	index, ok := w.owner().backendSlot()
 	if !ok {
-		return fmt.Errorf("load page %d of %s: no backend has it", page, a.name)
+		a.counters.loadErrors.Add(1)
+		return fmt.Errorf("load page %d of %s: %w", page, a.name, errLost)
 	}
 	if err := a.loadFrom(a.fs.slots[index].Load(), page, w, dst); err != nil {
 		return err
@@ -283,7 +290,10 @@ func (a *Area) loadFrom(s *slot, page uint64, w word, dst []byte) error {
 	return nil
 }
 
-var errOwnerGone = errors.New("the page map names a backend that is not loaded")
+var (
+	errOwnerGone = errors.New("the page map names a backend that is not loaded")
+	errLost      = errors.New("no backend has it any more since the last takeover")
+)
 
 // Unsynced says whether a backend has the page and storage has no identical
 // copy. REQUIRES: any lock of the page held.
@@ -357,6 +367,7 @@ func (a *Area) commit(page uint64, next word) {
 type AreaStats struct {
 	Counters
 	None, Storage, Hole int64            // pages by owner
+	Lost                int64            // pages that a takeover did not find; see OwnerLost
 	Backends            map[string]int64 // pages by backend, by its name
 	Memory              sharedmem.Usage
 }
@@ -369,6 +380,7 @@ func (a *Area) Stats() AreaStats {
 		None:     a.pages[OwnerNone].Load(),
 		Storage:  a.pages[OwnerStorage].Load(),
 		Hole:     a.pages[OwnerHole].Load(),
+		Lost:     a.pages[OwnerLost].Load(),
 		Backends: map[string]int64{},
 		Memory:   a.memory.Usage(),
 	}

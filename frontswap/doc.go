@@ -52,6 +52,13 @@
 //	    longer view of the same memory, one that shrinks leaves words of zero
 //	    behind. So nobody has to stop for a resize. Page locks are striped by page
 //	    number and do not depend on the length.
+//	F9  Before the first word can name a backend it is recorded (Config.Record), and it
+//	    is recorded until no word names it any more. So a process that takes over knows
+//	    every backend that a word can name; a word that names another one, or is none,
+//	    is damage, and the map is refused as a whole.
+//	F10 A takeover changes nothing before Resume. A page that its backend does not have
+//	    is read from storage if that is known to have the same (synced), else it is
+//	    lost: an error until it is written or dropped, in later processes too.
 //
 // # States
 //
@@ -60,6 +67,7 @@
 //	none      nobody wrote it since the area was opened: storage has it
 //	storage   storage has it; with a shadow, if it was evicted
 //	hole      reads as zeros
+//	lost      nobody has it: a takeover did not find it
 //	backend   one of up to 15 backends has it, under the handle in the word
 //
 // # Lock order
@@ -82,7 +90,12 @@
 // that was very small has more neighbours in each.
 //
 // Pages that were on storage when a backend is loaded stay there; only new
-// stores find it. Counters of one snapshot are not of one instant. The state
-// does not outlive the process yet: the daemon drains every backend before it
-// ends.
+// stores find it. Counters of one snapshot are not of one instant, and begin anew
+// with each process.
+//
+// # Why synced can be believed after SIGKILL
+//
+// The bit is set after the write to storage has returned, and cleared before storage
+// is written with anything else. What write(2) or pwrite(2) returned for is the
+// kernel's: it survives the process, though not the kernel.
 package frontswap

@@ -75,6 +75,10 @@ func (f *Frontswap) unload(ctx context.Context, name string, first func(*slot) e
 	for _, id := range f.forgetAreas(s) {
 		s.backend.InvalidateArea(id)
 	}
+	f.mu.Lock()
+	s.leaving = true
+	f.recordLocked()
+	f.mu.Unlock()
 	err = s.backend.Close()
 
 	f.mu.Lock()
@@ -104,6 +108,7 @@ func (f *Frontswap) endUnload(m *move, err error) (Drain, error) {
 	if e := s.moveLocked(StateFrozen, "drain stopped: "+err.Error()); e != nil {
 		return drained, e
 	}
+	f.recordLocked()
 	f.log.Error("backend keeps its pages", "backend", s.name, "left", left, "error", err)
 	return drained, fmt.Errorf("unload backend %s: it stays loaded, frozen, with %d pages: %w", s.name, left, err)
 }
@@ -129,6 +134,7 @@ func (f *Frontswap) beginUnload(ctx context.Context, name string, first func(*sl
 		return nil, err
 	}
 	f.publishLocked()
+	f.recordLocked()
 	// Draining now, so no other move can begin; one that runs is on its way out.
 	for s.move != nil && s.move.running.Load() {
 		running := s.move

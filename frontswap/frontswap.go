@@ -10,13 +10,16 @@ import (
 	"sync/atomic"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/sharedmem"
 )
 
 // Frontswap is the registry: which backends there are, which areas are open,
 // and the list of those that take stores now. One for each daemon; all methods
 // are safe for concurrent use.
 type Frontswap struct {
-	log *slog.Logger
+	log    *slog.Logger
+	memory *sharedmem.Folder        // immutable: where maps are, or nil
+	record func([]Registered) error // immutable: see Config.Record
 
 	// active is what a store asks, in order. The set it points to never changes;
 	// it is replaced under mu.
@@ -61,6 +64,10 @@ type slot struct {
 	order  int             // stores ask the lowest first; guarded by Frontswap.mu
 	move   *move           // the latest move of its pages, or nil; guarded by Frontswap.mu
 
+	restored Registered // what it was before a takeover; immutable
+
+	leaving bool // no word names it any more; guarded by Frontswap.mu
+
 	hand hand // owned by the move that runs
 
 	loadErrors atomic.Uint64
@@ -68,9 +75,31 @@ type slot struct {
 	refaults   atomic.Uint64 // of these, pages that came straight back
 }
 
-// New returns a registry without backends or areas.
-func New(log *slog.Logger) *Frontswap {
-	f := &Frontswap{log: log, areas: map[uint32]*Area{}}
+// Config says what a registry is made of.
+type Config struct {
+	Log *slog.Logger
+
+	// Memory is where page maps are kept for a process that takes over, or nil.
+	Memory *sharedmem.Folder
+
+	// Record is called with the backends that words of a map may name, whenever
+	// they, their order or their state change; before the first word can name a new
+	// one, and after the last word named one that goes, before that is closed. If
+	// a new one cannot be recorded it is not loaded; other errors are logged. It is
+	// called with a lock held and must call nothing of this package. It may be nil.
+	Record func([]Registered) error
+}
+
+// New returns a registry without backends or areas, of memory that ends with the
+// process.
+func New(log *slog.Logger) *Frontswap { return Open(Config{Log: log}) }
+
+// Open returns a registry without backends or areas.
+func Open(c Config) *Frontswap {
+	f := &Frontswap{log: c.Log, memory: c.Memory, record: c.Record, areas: map[uint32]*Area{}}
+	if f.record == nil {
+		f.record = func([]Registered) error { return nil }
+	}
 	f.active.Store(&activeSet{})
 	return f
 }
@@ -120,6 +149,9 @@ func (f *Frontswap) registerLocked(name string, b backends.Backend, order int) (
 	if err := s.moveLocked(StateActive, ""); err != nil {
 		return undo, err
 	}
+	if err := f.record(append(f.registeredLocked(), s.registered())); err != nil {
+		return undo, fmt.Errorf("load backend %s: %w", name, err)
+	}
 	// The slot before the set: a store that sees the set commits words that a
 	// load must be able to follow.
 	f.slots[index].Store(s)
@@ -156,15 +188,19 @@ func (f *Frontswap) forgetAreas(s *slot) []uint32 {
 // OpenArea opens a swap area. Backends that are loaded are initialised for it;
 // one that cannot be refuses its pages, and the area works without it.
 func (f *Frontswap) OpenArea(c AreaConfig) (*Area, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if other := f.areas[c.ID]; other != nil {
+		return nil, fmt.Errorf("open area %s: id %d belongs to %s", c.Name, c.ID, other.name)
+	}
 	a, err := newArea(f, c)
 	if err != nil {
 		return nil, err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if other := f.areas[c.ID]; other != nil {
-		a.memory.Close()
-		return nil, fmt.Errorf("open area %s: id %d belongs to %s", c.Name, c.ID, other.name)
+	if c.Takeover {
+		if err := a.adopt(); err != nil {
+			return nil, errors.Join(fmt.Errorf("open area %s: %w", c.Name, err), a.memory.Leave())
+		}
 	}
 	for i := range f.slots {
 		s := f.slots[i].Load()
@@ -187,14 +223,21 @@ func (a *Area) describe(s *slot) backends.Export {
 }
 
 // Close closes the area (the kernel's invalidate_area): backends drop its
-// pages and are told once, then the map is gone. REQUIRES: no request is or
+// pages and are told once, then the map is gone. If the memory is left for another
+// process (sharedmem's Folder.Leave), pages and map stay as they are. REQUIRES: no request is or
 // will be under way. It waits for drains to leave the area.
 func (a *Area) Close() error {
 	a.closing.Store(true)
 	defer close(a.closed)
 	a.life.Lock()
 	defer a.life.Unlock()
-	a.invalidateArea()
+	release := (*sharedmem.Region).Close
+	switch {
+	case a.adoption != nil: // nothing is changed before Resume
+		release = (*sharedmem.Region).Leave
+	case !a.fs.memory.Left():
+		a.invalidateArea()
+	}
 
 	for _, s := range a.fs.forgetArea(a.id) {
 		s.backend.InvalidateArea(a.id)
@@ -206,7 +249,7 @@ func (a *Area) Close() error {
 	a.fs.byID.Delete(a.id)
 	a.fs.mu.Unlock()
 	a.words.Store(new([]atomic.Uint64))
-	return a.memory.Close()
+	return release(a.memory)
 }
 
 // forgetArea takes an area off the books of every backend and returns those
@@ -232,6 +275,7 @@ func (f *Frontswap) fail(s *slot, cause error) {
 		return
 	}
 	f.publishLocked()
+	f.recordLocked()
 	f.log.Error("backend failed and takes no more pages", "backend", s.name, "error", cause)
 }
 

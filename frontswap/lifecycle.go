@@ -8,7 +8,8 @@ type State uint8
 // The life of a backend:
 //
 //	state       takes stores  serves loads  leaves to
-//	registered  no            –             active (initialised for every area), gone (an init failed)
+//	registered  no            –             active (initialised for every area), gone (an init failed);
+//	                                        after a takeover what it was: active, frozen or failed
 //	active      yes           yes           frozen (freeze), draining (unregister), failed (a store or load failed)
 //	frozen      no            yes           active (thaw), draining (unregister)
 //	draining    no            yes           gone (no page left), frozen (drain stopped)
@@ -30,7 +31,7 @@ func (s State) String() string { return stateNames[s] }
 
 // transitions lists every legal step; nothing else changes a state.
 var transitions = [...][]State{
-	StateRegistered: {StateActive, StateGone},
+	StateRegistered: {StateActive, StateGone, StateFrozen, StateFailed},
 	StateActive:     {StateFrozen, StateDraining, StateFailed},
 	StateDraining:   {StateGone, StateFrozen},
 	StateFrozen:     {StateActive, StateDraining},

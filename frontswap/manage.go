@@ -31,6 +31,7 @@ func (f *Frontswap) change(verb, name string, to State, reason string) error {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
 	f.publishLocked()
+	f.recordLocked()
 	f.log.Info("backend "+to.String(), "backend", name)
 	return nil
 }
@@ -56,6 +57,7 @@ func (f *Frontswap) Order(names []string) error {
 		s.order = len(names) + i
 	}
 	f.publishLocked()
+	f.recordLocked()
 	return nil
 }
 

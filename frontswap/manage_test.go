@@ -418,9 +418,11 @@ func (m *mover) Invalidate(_ backends.Key, h backends.Handle) {
 	defer m.mu.Unlock()
 	delete(m.data, h)
 }
-func (m *mover) InvalidateArea(uint32) {}
-func (m *mover) Stats() backends.Stats { return backends.Stats{} }
-func (m *mover) Close() error          { return nil }
+func (m *mover) InvalidateArea(uint32)                    {}
+func (m *mover) Adopt(backends.Key, backends.Handle) bool { return false }
+func (m *mover) Adopted() (uint64, error)                 { return 0, nil }
+func (m *mover) Stats() backends.Stats                    { return backends.Stats{} }
+func (m *mover) Close() error                             { return nil }
 func (m *mover) move(page uint64) bool {
 	old := m.handles[page]
 	return m.host.Rehandle(backends.Key{Export: 1, Page: page}, old, func() (backends.Handle, bool) {

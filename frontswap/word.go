@@ -20,13 +20,17 @@ const (
 	// MaxBackends is how many backends can be registered at once.
 	MaxBackends = 15
 
-	owners = int(firstBackendOwner) + MaxBackends
+	// OwnerLost: a backend had the page, and did not have it any more when a process
+	// took over from another. Reading it is an error until it is written or dropped.
+	OwnerLost Owner = firstBackendOwner + MaxBackends
+
+	owners = int(OwnerLost) + 1
 )
 
 // backendSlot is the index of the backend that o names; ok is false if o is
 // not a backend.
 func (o Owner) backendSlot() (slot int, ok bool) {
-	return int(o) - int(firstBackendOwner), o >= firstBackendOwner && int(o) < owners
+	return int(o) - int(firstBackendOwner), o >= firstBackendOwner && o < OwnerLost
 }
 
 // wordSize is what a word takes, in bytes.
@@ -46,6 +50,7 @@ type word uint64
 const (
 	synced     word = 1 << 53
 	referenced word = 1 << 54
+	unused     word = 1<<64 - 1<<55
 
 	handleMask = 1<<backends.HandleBits - 1
 	ownerShift = backends.HandleBits
@@ -56,6 +61,9 @@ const (
 func makeWord(o Owner, h backends.Handle) word {
 	return word(o)<<ownerShift | word(h)&handleMask
 }
+
+// isWord says whether w can be a word at all: what else is in a map is damage.
+func (w word) isWord() bool { return w&unused == 0 && int(w.owner()) < owners }
 
 func (w word) owner() Owner            { return Owner(w >> ownerShift & ownerMask) }
 func (w word) handle() backends.Handle { return backends.Handle(w & handleMask) }

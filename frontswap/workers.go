@@ -1,6 +1,7 @@
 package frontswap
 
 import (
+	"context"
 	"errors"
 	"runtime"
 	"sync"
@@ -73,9 +74,10 @@ type span struct {
 // order of page locks holds for it as for anybody. They take blocks in ascending
 // order, and storage sees them nearly so. The walk that starts them ends them.
 type workers struct {
-	inline  *block        // the only worker, if there are no goroutines
-	spans   chan span     // blocks for goroutines
-	stopped chan struct{} // closed when a block has failed
+	ctx     context.Context // of the move
+	inline  *block          // the only worker, if there are no goroutines
+	spans   chan span       // blocks for goroutines
+	stopped chan struct{}   // closed when a block has failed
 	running sync.WaitGroup
 
 	mu  sync.Mutex
@@ -87,9 +89,9 @@ var errStopped = errors.New("another block failed")
 
 func (m *move) startWorkers(a *Area, buffer []byte) *workers {
 	if m.workers() == 1 {
-		return &workers{inline: &block{m: m, a: a, buffer: buffer}}
+		return &workers{ctx: m.ctx, inline: &block{m: m, a: a, buffer: buffer}}
 	}
-	w := &workers{spans: make(chan span), stopped: make(chan struct{})}
+	w := &workers{ctx: m.ctx, spans: make(chan span), stopped: make(chan struct{})}
 	for i := range m.workers() {
 		b := &block{m: m, a: a, buffer: buffer[i*blockBytes:][:blockBytes]}
 		w.running.Go(func() {
@@ -126,6 +128,8 @@ func (w *workers) do(s span) error {
 	select {
 	case <-w.stopped:
 		return errStopped
+	case <-w.ctx.Done():
+		return context.Cause(w.ctx)
 	case w.spans <- s:
 		return nil
 	}

@@ -72,6 +72,7 @@ func (e emitter) export(x Export) {
 	e.gauge(pages, float64(area.None), x.Name, "none")
 	e.gauge(pages, float64(area.Storage), x.Name, "storage")
 	e.gauge(pages, float64(area.Hole), x.Name, "hole")
+	e.gauge(pages, float64(area.Lost), x.Name, "lost")
 	for _, name := range slices.Sorted(maps.Keys(area.Backends)) {
 		e.gauge(pages, float64(area.Backends[name]), x.Name, name)
 	}

@@ -22,6 +22,7 @@ type Config struct {
 	Storage   Storage              // owned by the device from Open on
 	Empty     bool                 // storage is all zeros, so what nobody wrote needs no reading
 	Touch     bool                 // take the page map's memory now: for serving the host's own swap
+	Takeover  bool                 // the page map is what an earlier process left; Resume comes before the first request
 	Frontswap *frontswap.Frontswap // the registry it offers pages to
 	Log       *slog.Logger
 }
@@ -62,7 +63,7 @@ func Open(c Config) (*Device, error) {
 	d.scratch.New = func() any { return new([pageSize]byte) }
 	var err error
 	d.area, err = c.Frontswap.OpenArea(frontswap.AreaConfig{
-		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: d, Empty: c.Empty, Touch: c.Touch,
+		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: d, Empty: c.Empty, Touch: c.Touch, Takeover: c.Takeover,
 	})
 	if err != nil {
 		return nil, err
@@ -73,6 +74,24 @@ func Open(c Config) (*Device, error) {
 	d.puncher = newPuncher(d)
 	return d, nil
 }
+
+// Resume goes on with what an earlier process left to be done behind requests,
+// after frontswap's Resume: holes whose space is not given back yet.
+func (d *Device) Resume() {
+	_ = d.area.Touched(func(first, last uint64) error {
+		for page := first; page < last; page++ {
+			if d.area.Owner(page) == frontswap.OwnerHole {
+				d.puncher.discarded(page, page+1)
+				page |= frontswap.BlockPages - 1 // the whole block is looked at
+			}
+		}
+		return nil
+	})
+}
+
+// Examine loads every page that backends have, and changes nothing; see
+// [frontswap.Area]. REQUIRES: a takeover that was not resumed.
+func (d *Device) Examine() frontswap.Examination { return d.area.Examine() }
 
 // Size is the length in bytes, a multiple of the page size. Only Resize changes
 // it. The error is always nil.

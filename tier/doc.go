@@ -32,6 +32,14 @@
 //	T6  What a device gains by a resize reads as zeros, whatever storage has there.
 //	    What it loses is gone from backends and storage before anybody could find it
 //	    again; a move that is at work there is waited for, a block of it.
+//	T7  Storage is written after a word says that it may have something: a process that
+//	    dies in between leaves the page as it was, or as it was written.
+//
+// # Another process
+//
+// A device opened with Takeover has the words of the process before. Resume, after
+// frontswap's, marks every block with holes for the puncher; storage counts as
+// written and not synced from the start; turning writethrough on marks all blocks.
 //
 // # Lock order
 //

@@ -188,11 +188,11 @@ func (d *Device) writeStorage(first uint64, p []byte) error {
 	defer lock.RUnlock()
 	for i := range uint64(len(p) / pageSize) {
 		d.area.ClearSynced(first + i)
+		// Before, not after an error: a process that dies in between must leave a word
+		// that says that storage may have something there.
+		d.area.PinHole(first + i)
 	}
 	if err := d.storage.WritePages(first, p); err != nil {
-		for i := range uint64(len(p) / pageSize) {
-			d.area.PinHole(first + i)
-		}
 		return err
 	}
 	for i := range uint64(len(p) / pageSize) {

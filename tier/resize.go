@@ -63,10 +63,20 @@ func (d *Device) grow(old, pages uint64) error {
 	return nil
 }
 
+// CheckShrink returns a [ContentError] if anything but holes is beyond size bytes.
+func (d *Device) CheckShrink(size int64) error {
+	if n := d.area.Content(uint64(size / pageSize)); n > 0 {
+		return &ContentError{Pages: n}
+	}
+	return nil
+}
+
 // shrink goes from above. REQUIRES: resizing held.
 func (d *Device) shrink(old, pages uint64, discard bool) error {
-	if n := d.area.Content(pages); n > 0 && !discard {
-		return &ContentError{Pages: n}
+	if !discard {
+		if err := d.CheckShrink(int64(pages) * pageSize); err != nil {
+			return err
+		}
 	}
 	d.size.Store(int64(pages) * pageSize)
 	d.area.Shrink(pages)

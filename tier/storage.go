@@ -112,6 +112,7 @@ func OpenFile(path string, size int64) (*File, error) {
 	}
 	s := &File{path: path, file: f, direct: direct}
 	s.pages.Store(uint64(size / pageSize))
+	s.dirty.Store(true) // an earlier process may have written and not synced
 	if err := s.fit(size); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("open storage %s: %w", path, err)

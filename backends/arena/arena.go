@@ -57,6 +57,14 @@ type Arena struct {
 	pool     pool
 	used     atomic.Int64 // bytes of the slots in use
 	touched  atomic.Int64 // bytes of memory that chunks have; see A5
+	survey   *survey      // from Open to Settle: nothing is put or freed meanwhile
+}
+
+// Place says where an arena's memory is. The zero value is memory that ends with
+// the process; with a folder it is the files Name.arena and Name.chunks there.
+type Place struct {
+	Folder *sharedmem.Folder
+	Name   string
 }
 
 // Stats counts what an arena holds. It is a snapshot of each class in turn.
@@ -72,29 +80,61 @@ type Stats struct {
 // space only; it is at least the limit, and at most 32 TiB. purpose is for
 // [sharedmem.Usage].
 func New(purpose string, limit, capacity int64) (*Arena, error) {
-	if limit < ChunkSize || limit > capacity || capacity > maxLimit {
-		return nil, fmt.Errorf("make the %s: limit of %d bytes is outside %d to the capacity of %d, or that above %d",
-			purpose, limit, ChunkSize, capacity, int64(maxLimit))
+	return Create(Place{}, purpose, limit, capacity)
+}
+
+// Create is New at a place. In a folder the bookkeeping's memory is claimed at
+// once, 20 bytes for each chunk of the capacity.
+func Create(at Place, purpose string, limit, capacity int64) (*Arena, error) {
+	if err := checkLimit(purpose, limit, capacity); err != nil {
+		return nil, err
 	}
 	chunks := capacity / ChunkSize
-	region, err := sharedmem.NewFile(purpose, chunks*ChunkSize)
+	region, err := at.Folder.Create(at.Name+regionName, purpose, chunks*ChunkSize, 0)
 	if err != nil {
 		return nil, err
 	}
-	table, err := sharedmem.NewFile("chunk table of the "+purpose, chunks*int64(unsafe.Sizeof(chunk{})))
+	table, err := at.Folder.Create(at.Name+tableName, tablePurpose(purpose), tableSize(chunks), 0)
 	if err != nil {
 		return nil, errors.Join(err, region.Close())
 	}
+	if err := table.Claim(0, tableSize(chunks)); err != nil {
+		return nil, errors.Join(err, region.Close(), table.Close())
+	}
+	return assemble(region, table, limit), nil
+}
+
+const (
+	regionName = ".arena"
+	tableName  = ".chunks"
+)
+
+func tablePurpose(purpose string) string { return "chunk table of the " + purpose }
+
+// tableSize is in whole pages of the system.
+func tableSize(chunks int64) int64 {
+	return (chunks*int64(unsafe.Sizeof(chunk{})) + pageSize - 1) / pageSize * pageSize
+}
+
+func checkLimit(purpose string, limit, capacity int64) error {
+	if limit < ChunkSize || limit > capacity || capacity > maxLimit {
+		return fmt.Errorf("make the %s: limit of %d bytes is outside %d to the capacity of %d, or that above %d",
+			purpose, limit, ChunkSize, capacity, int64(maxLimit))
+	}
+	return nil
+}
+
+func assemble(region, table *sharedmem.Region, limit int64) *Arena {
 	a := &Arena{
 		region: region,
 		table:  table,
 		memory: region.Bytes(),
-		chunks: unsafe.Slice((*chunk)(unsafe.Pointer(&table.Bytes()[0])), chunks),
+		chunks: unsafe.Slice((*chunk)(unsafe.Pointer(&table.Bytes()[0])), len(region.Bytes())/ChunkSize),
 	}
 	a.makeClasses()
 	a.pool.region, a.pool.touched, a.pool.chunks = region, &a.touched, a.chunks
 	a.pool.setLimit(int(limit / ChunkSize))
-	return a, nil
+	return a
 }
 
 // Put stores a copy of the object. It returns false if there is no room below
@@ -149,7 +189,7 @@ func (a *Arena) locate(ref Ref) (n int, c *class, offset int64, ok bool) {
 	offset = int64(ref) * RefUnit
 	n = int(offset / ChunkSize)
 	number := a.chunks[n].class.Load()
-	if number == 0 {
+	if number == 0 || number >= uint32(len(a.classes)) {
 		return 0, nil, 0, false
 	}
 	c = &a.classes[number]
@@ -216,8 +256,12 @@ func (a *Arena) Usage() [2]sharedmem.Usage {
 
 // Close gives all memory back, whether or not objects are left. Nothing but
 // Stats and Usage may overlap with it; later calls find an empty arena without
-// room.
+// room. One that was opened and not settled leaves everything as it was found.
 func (a *Arena) Close() error {
+	release := (*sharedmem.Region).Close
+	if a.survey != nil {
+		release = (*sharedmem.Region).Leave
+	}
 	a.memory, a.chunks = nil, nil
 	a.pool.close()
 	for i := range a.classes {
@@ -228,7 +272,7 @@ func (a *Arena) Close() error {
 	}
 	a.used.Store(0)
 	a.touched.Store(0)
-	return errors.Join(a.region.Close(), a.table.Close())
+	return errors.Join(release(a.region), release(a.table))
 }
 
 // isFree says whether the slot may be given out (A2).

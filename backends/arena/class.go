@@ -73,15 +73,30 @@ func (c *class) fits(length int64) bool {
 
 // take finds a slot for data of the length and marks it as filling.
 func (a *Arena) take(c *class, length int64) (offset int64, ok bool) {
+	offset, ok, spare := a.takeSlot(c, length)
+	if spare >= 0 {
+		a.pool.put(spare)
+	}
+	return offset, ok
+}
+
+// takeSlot is take, but for a chunk that could not be used after all, which the
+// caller puts into the pool, without the class's lock; -1 if there is none.
+func (a *Arena) takeSlot(c *class, length int64) (offset int64, ok bool, spare int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for {
 		if c.partial == 0 && !a.growLocked(c) {
-			return 0, false
+			return 0, false, -1
 		}
 		n := int(c.partial - 1)
 		chunk := &a.chunks[n]
-		offset, ok := a.popLocked(c, n)
+		offset, ok, err := a.popLocked(c, n)
+		if err != nil {
+			// The memory folder is full. What other chunks have free is found when
+			// something is freed there, which puts them first.
+			return 0, false, a.dropUnusedLocked(c, n)
+		}
 		if chunk.full(c.slots) {
 			a.unlinkLocked(c, n)
 		}
@@ -91,15 +106,28 @@ func (a *Arena) take(c *class, length int64) (offset int64, ok bool) {
 			c.dataBytes += length
 			a.used.Add(c.size)
 			atomic.StoreUint64(a.word0(offset), filling)
-			return offset, true
+			return offset, true, -1
 		}
 		// Only damage gets here: a chunk that had free slots has none now.
 	}
 }
 
+// dropUnusedLocked takes a chunk without a live slot out of the class (A4), and
+// returns its number, or -1 if it has one.
+func (a *Arena) dropUnusedLocked(c *class, n int) int {
+	if a.chunks[n].used > 0 {
+		return -1
+	}
+	a.unlinkLocked(c, n)
+	c.held--
+	a.chunks[n].class.Store(0)
+	return n
+}
+
 // popLocked takes a slot off the chunk's free list, or one never taken, so that
-// memory which was not touched yet stays so for as long as possible.
-func (a *Arena) popLocked(c *class, n int) (offset int64, ok bool) {
+// memory which was not touched yet stays so for as long as possible. An error says
+// that there is no memory for it.
+func (a *Arena) popLocked(c *class, n int) (offset int64, ok bool, err error) {
 	chunk := &a.chunks[n]
 	base := int64(n) * ChunkSize
 	if chunk.free != 0 {
@@ -107,26 +135,37 @@ func (a *Arena) popLocked(c *class, n int) (offset int64, ok bool) {
 		link := binary.LittleEndian.Uint64(a.word1(offset))
 		if a.isFree(offset) && link <= uint64(chunk.bump) {
 			chunk.free = uint16(link)
-			return offset, true
+			return offset, true, nil
 		}
 		chunk.free = 0 // A2: the list is damaged
 	}
 	if int64(chunk.bump) >= c.slots {
-		return 0, false
+		return 0, false, nil
+	}
+	if err := a.touchLocked(n, int64(chunk.bump+1)*c.size); err != nil {
+		return 0, false, err
 	}
 	offset = base + int64(chunk.bump)*c.size
 	chunk.bump++
-	a.touchLocked(chunk, int64(chunk.bump)*c.size)
-	return offset, true
+	return offset, true, nil
 }
 
-// touchLocked counts the chunk's first bytes as having memory from now on (A5).
-func (a *Arena) touchLocked(chunk *chunk, bytes int64) {
+// touchLocked counts the chunk's first bytes as having memory from now on (A5),
+// and claims that memory where it has to be: a system call, for the first touch of
+// each page of a chunk only.
+func (a *Arena) touchLocked(n int, bytes int64) error {
+	chunk := &a.chunks[n]
 	pages := uint8((bytes + pageSize - 1) / pageSize)
-	if pages > chunk.touched {
-		a.touched.Add(int64(pages-chunk.touched) * pageSize)
-		chunk.touched = pages
+	if pages <= chunk.touched {
+		return nil
 	}
+	more := int64(pages-chunk.touched) * pageSize
+	if err := a.region.Claim(int64(n)*ChunkSize+int64(chunk.touched)*pageSize, more); err != nil {
+		return err
+	}
+	a.touched.Add(more)
+	chunk.touched = pages
+	return nil
 }
 
 // growLocked gives the class a chunk from the pool.

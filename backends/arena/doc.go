@@ -25,7 +25,7 @@
 //	state    | word 0                | the next 8 bytes   | left by
 //	never    | 0                     | 0                  | take: past the chunk's bump index
 //	free     | 0                     | next free slot + 1 | take: head of the chunk's free list
-//	filling  | bit 57 only (codec 0) | anything           | Put's last store
+//	filling  | bit 57 only (codec 0) | anything           | Put's last store; Settle, which makes it free
 //	live     | codec 1–15            | word 1             | Free
 //
 // # Invariants
@@ -51,6 +51,13 @@
 //	A6  What can change where an object is, Compact, only calls its caller back,
 //	    who knows how to keep everybody else off the object. A chunk that is
 //	    being emptied gives out no slots.
+//	A7  In a folder, the memory of a slot is claimed before it is taken, so that a full
+//	    tmpfs is a refusal. The class of a chunk is in the chunk table before a slot
+//	    of it is filled. So after any death of the process the table's classes and the
+//	    slots' headers say what there is; all else is made anew from them.
+//	A8  From Open to Settle nothing in the memory is changed, and nothing is read
+//	    where no page was touched. What Claim returned true for survives Settle, and
+//	    nothing else does.
 //
 // # Locks
 //
@@ -66,8 +73,8 @@
 //
 // An arena that is not compacted can refuse while it holds free slots of other
 // classes, and a chunk with one live object stays. Damage to the memory is not
-// detected here but by the owner of the checksum. The bookkeeping, 24 bytes for
-// each chunk, lives in a region of its own, and can be rebuilt from the live
-// objects' headers. Get with a ref that was never given out may make the system
+// detected here but by the owner of the checksum. The bookkeeping, 20 bytes for
+// each chunk, lives in a region of its own; in a folder it is claimed as a whole.
+// Get with a ref that was never given out may make the system
 // add a page that is not counted.
 package arena

@@ -67,7 +67,7 @@ func lengthOf(w0 uint64) int64 {
 // there is none.
 func (a *Arena) Mark(ref Ref, set, clear uint8) bool {
 	_, c, offset, ok := a.locate(ref)
-	if !ok {
+	if !ok || a.survey != nil {
 		return false
 	}
 	word := a.word0(offset)

@@ -71,6 +71,14 @@ func (h *Host) Open(export uint32, pages uint64) error {
 	return h.Backend.Init(backends.Export{ID: export, Name: "swap", Pages: pages, Host: h})
 }
 
+// Adopted makes a page one that the backend has under the handle, after its Adopt.
+func (h *Host) Adopted(key backends.Key, handle backends.Handle, page []byte) {
+	p := &h.area(key.Export).pages[key.Page]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.written, p.held, p.handle, p.hash = true, true, handle, maphash.Bytes(h.seed, page)
+}
+
 // Close drops every page of an export and lets it go. No other call for it is
 // under way but the backend's own.
 func (h *Host) Close(export uint32) {

@@ -69,6 +69,12 @@ func (m *Map) Kind() string {
 // Local returns the opposite of Remote.
 func (m *Map) Local() bool { return !m.Remote }
 
+// Adopt returns false: the zero value has nothing from an earlier process.
+func (m *Map) Adopt(backends.Key, backends.Handle) bool { return false }
+
+// Adopted returns nothing.
+func (m *Map) Adopted() (uint64, error) { return 0, nil }
+
 // Init makes the export known.
 func (m *Map) Init(export backends.Export) error {
 	if m.OnInit != nil {

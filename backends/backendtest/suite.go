@@ -36,6 +36,7 @@ func Run(t *testing.T, newBackend New) {
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(newSubject(t, newBackend)) })
 	}
+	t.Run("AdoptNothing", func(t *testing.T) { testAdoptNothing(newSubject(t, newBackend), newSubject(t, newBackend)) })
 	t.Run("Model", func(t *testing.T) { testModel(t, newBackend) })
 }
 

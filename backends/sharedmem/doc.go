@@ -1,5 +1,6 @@
 // Package sharedmem owns memory outside the Go heap: shared memory files (the
-// page map, arenas) and private anonymous mappings (I/O buffers).
+// page map, arenas) and private anonymous mappings (I/O buffers). Files of a
+// [Folder] on a tmpfs outlive the process: another one opens them.
 //
 // frontswap, tier and the backends call it. It exists so that page data is not
 // garbage-collected, can be given back to the system in pieces, and is counted:
@@ -17,6 +18,15 @@
 //	M4  In a shared memory file reading takes memory just as writing does, one
 //	    page of the system at a time: what must stay untouched must not be read.
 //
-// Not promised: that memory is there when it is first touched. The system may
-// be out of it; the owner bounds what it maps.
+//	M5  A file of a Folder has its name only when it is whole, and is opened only if
+//	    its header says that it is what is asked for, of this format, this folder and
+//	    this boot of the machine, and it is as long as it says.
+//	M6  A Folder belongs to one process at a time (flock), however that ends.
+//	M7  A tmpfs may be full, and that is a fault where a mapping is touched: what
+//	    must not fault is claimed before (Region.Claim), which can be refused.
+//
+// Not promised: that memory which was not claimed is there when it is first
+// touched. The system may be out of it; the owner bounds what it maps. That the
+// data behind a header makes sense: that is its owner's to check. That the system
+// does not swap a tmpfs out: see the mount option noswap, and locked memory.
 package sharedmem

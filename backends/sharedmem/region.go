@@ -24,6 +24,12 @@ type Usage struct {
 type Region struct {
 	purpose string // immutable
 
+	// What a file of a Folder has beside; immutable.
+	folder *Folder
+	name   string
+	header header // what the file says of itself; its size is guarded by mu
+	start  int64  // of the data in the file: behind the header
+
 	mu   sync.RWMutex // keeps Usage and Punch off a file that Close has closed
 	data []byte       // nil after Close; written under mu
 	past [][]byte     // the mappings from before the region grew; guarded by mu
@@ -41,7 +47,7 @@ func NewFile(purpose string, size int64) (*Region, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("size shared memory for the %s to %d bytes: %w", purpose, size, err)
 	}
-	data, err := mapFile(fd, size)
+	data, err := mapFile(fd, 0, size)
 	if err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("map %d bytes for the %s: %w", size, purpose, err)
@@ -49,24 +55,37 @@ func NewFile(purpose string, size int64) (*Region, error) {
 	return &Region{purpose: purpose, data: data, fd: fd}, nil
 }
 
-func mapFile(fd int, size int64) ([]byte, error) {
-	return unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+func mapFile(fd int, start, size int64) ([]byte, error) {
+	return unix.Mmap(fd, start, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 }
 
 // Grow makes the region size bytes long; what is new is zero. Bytes returns
 // another slice then, and the old one stays good: it is the same memory (M1).
-// Each growth costs address space until Close. Only for shared memory files.
+// Each growth costs address space until Close. Only for shared memory files; in a
+// folder the memory is claimed, see Claim, and the file says how long it is before
+// anybody can use what is new.
 func (r *Region) Grow(size int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if size <= int64(len(r.data)) {
-		return nil
+		return r.claimLocked(0, size) // parts may have been given back since
 	}
-	if err := unix.Ftruncate(r.fd, size); err != nil {
+	if err := unix.Ftruncate(r.fd, r.start+size); err != nil {
 		return fmt.Errorf("grow the %s to %d bytes: %w", r.purpose, size, os.NewSyscallError("ftruncate", err))
 	}
+	if r.folder != nil {
+		if err := r.claimLocked(0, size); err != nil {
+			return fmt.Errorf("grow the %s to %d bytes: %w", r.purpose, size, err)
+		}
+		longer := r.header
+		longer.size = size
+		if _, err := unix.Pwrite(r.fd, longer.encode(), 0); err != nil {
+			return fmt.Errorf("grow the %s to %d bytes: %w", r.purpose, size, os.NewSyscallError("pwrite", err))
+		}
+		r.header = longer
+	}
 	// Not mremap: it may have to move the mapping, which others use.
-	data, err := mapFile(r.fd, size)
+	data, err := mapFile(r.fd, r.start, size)
 	if err != nil {
 		return fmt.Errorf("map %d bytes for the %s: %w", size, r.purpose, err)
 	}
@@ -99,11 +118,10 @@ func (r *Region) Punch(offset, length int64) error {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	const mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
-	err := unix.Fallocate(r.fd, mode, offset, length)
-	for errors.Is(err, unix.EINTR) { // the runtime's own signals
-		err = unix.Fallocate(r.fd, mode, offset, length)
+	if offset < 0 {
+		return fmt.Errorf("give back %d bytes of the %s: offset %d is negative", length, r.purpose, offset)
 	}
-	if err != nil {
+	if err := fallocate(r.fd, mode, r.start+offset, length); err != nil {
 		return fmt.Errorf("give back %d bytes of the %s: %w", length, r.purpose, err)
 	}
 	return nil
@@ -143,6 +161,14 @@ func touch(b []byte) error {
 	return nil
 }
 
+func fallocate(fd int, mode uint32, offset, length int64) error {
+	err := unix.Fallocate(fd, mode, offset, length)
+	for errors.Is(err, unix.EINTR) { // the runtime's own signals
+		err = unix.Fallocate(fd, mode, offset, length)
+	}
+	return err
+}
+
 // Touched returns the first range of bytes at or after from that has memory,
 // in whole pages of the system; start is the region's length if there is none.
 // What lies outside has never been touched, or was punched, and reads as zeros:
@@ -151,18 +177,19 @@ func (r *Region) Touched(from int64) (start, end int64) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	size := int64(len(r.data))
-	start, err := unix.Seek(r.fd, from, unix.SEEK_DATA)
-	if errors.Is(err, unix.ENXIO) || start >= size {
+	at, err := unix.Seek(r.fd, r.start+from, unix.SEEK_DATA)
+	start = at - r.start
+	if errors.Is(err, unix.ENXIO) || err == nil && start >= size {
 		return size, size
 	}
 	if err != nil {
 		return from, size // it cannot tell: all of it then
 	}
-	end, err = unix.Seek(r.fd, start, unix.SEEK_HOLE)
+	end, err = unix.Seek(r.fd, at, unix.SEEK_HOLE)
 	if err != nil {
 		return start, size
 	}
-	return start, min(end, size)
+	return start, min(end-r.start, size)
 }
 
 // Usage reports what the region costs now: nothing after Close.
@@ -176,14 +203,26 @@ func (r *Region) Usage() Usage {
 	if r.fd >= 0 {
 		var st unix.Stat_t
 		if unix.Fstat(r.fd, &st) == nil {
-			u.Resident = st.Blocks * 512
+			u.Resident = st.Blocks * 512 // the header of a file in a Folder included
 		}
 	}
 	return u
 }
 
-// Close unmaps the region and gives everything back.
+// Close unmaps the region and gives everything back. A file of a [Folder] is
+// removed, unless the folder is left as it is; see Folder.Leave.
 func (r *Region) Close() error {
+	err := r.Leave()
+	if r.folder != nil && !r.folder.left() {
+		if e := os.Remove(r.folder.path(r.name)); err == nil && e != nil {
+			err = fmt.Errorf("release the %s: %w", r.purpose, e)
+		}
+	}
+	return err
+}
+
+// Leave is Close, but for a file of a [Folder], which stays.
+func (r *Region) Leave() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	err := unix.Munmap(r.data)

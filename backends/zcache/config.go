@@ -66,12 +66,16 @@ type Config struct {
 
 	// Pressure says how short of memory the host is, for SelfSizing. By default
 	// [pressure.Host]. Its type is comparable; it cannot be changed.
-	Pressure pressure.Source
+	Pressure pressure.Source `json:"-"`
+
+	// Memory says where pages are kept: by default in memory that ends with the
+	// process. It cannot be changed.
+	Memory arena.Place `json:"-"`
 
 	// Log gets what happens in the background and needs somebody to look at it:
 	// damaged pages, evictions that fail. By default nobody does. It cannot be
 	// changed.
-	Log *slog.Logger
+	Log *slog.Logger `json:"-"`
 }
 
 const (
@@ -195,8 +199,8 @@ func (c *Cache) Update(change func(Config) (Config, error)) error {
 		return err
 	}
 	config = config.withDefaults()
-	if config.Capacity != old.Capacity || config.Log != old.Log || config.Pressure != old.Pressure {
-		return fmt.Errorf("configure zcache: the capacity, the log and the source of pressure stay as they were made")
+	if config.Capacity != old.Capacity || config.Memory != old.Memory || config.Log != old.Log || config.Pressure != old.Pressure {
+		return fmt.Errorf("configure zcache: the capacity, the memory, the log and the source of pressure stay as they were made")
 	}
 	if err := config.validate(); err != nil {
 		return fmt.Errorf("configure zcache: %w", err)

@@ -137,6 +137,14 @@
 // evicted is not called written_back, as a page may go to the next backend, and
 // full is one reason, as there is no allocator to fail beside the limit.
 //
+// # Another process
+//
+// With Config.Memory in a folder, the arena outlives the process, and Open makes a
+// cache of it. What page maps name is adopted: objects by their header, same-filled
+// pages by the check in the handle. Counts by codec and the queue of staged pages
+// come back; counters of what happened begin anew. Whether the data is right is
+// seen at each load, as ever (Z1).
+//
 // # Locks
 //
 // exportsMu is held by Init, InvalidateArea, Configure and Close, and only the
@@ -166,8 +174,8 @@
 //
 // # Memory
 //
-// The arena is two sharedmem regions, "zcache arena" and its chunk table, of 24
-// bytes for each 64 KiB ever in use. Beside it, on the Go heap, there are four
+// The arena is two sharedmem regions, "zcache arena" and its chunk table, of 20
+// bytes for each 64 KiB ever in use (of Capacity, in a folder). Beside it, on the Go heap, there are four
 // compressors for each processor (at least 16) of 12 KiB, of which those that
 // were never in use at once stay untouched; the queue of staged pages, 24 bytes
 // for each of up to 16,384; and, once zstd is used, 1.3 MiB for each encoder that

@@ -44,6 +44,8 @@ type Cache struct {
 	staged     chan staged    // raw pages that wait to be compressed
 	roomAsked  chan struct{}  // wakes whoever makes room
 
+	adopting *adopting // from Open to Adopted, which one goroutine calls
+
 	pool    admission
 	kept    [codecs]kept // by codec
 	settled atomic.Int64 // of the raw ones, those that do not compress
@@ -66,10 +68,20 @@ func New(config Config) (*Cache, error) {
 	if err := config.validate(); err != nil {
 		return nil, fmt.Errorf("create zcache: %w", err)
 	}
-	a, err := arena.New("zcache arena", config.Limit, config.Capacity)
+	a, err := arena.Create(config.Memory, arenaPurpose, config.Limit, config.Capacity)
 	if err != nil {
 		return nil, fmt.Errorf("create zcache: %w", err)
 	}
+	c := assemble(a, config)
+	if err := c.applyLocked(&settings{config, config.Limit}); err != nil {
+		return nil, errors.Join(fmt.Errorf("create zcache: %w", err), a.Close())
+	}
+	return c, nil
+}
+
+const arenaPurpose = "zcache arena"
+
+func assemble(a *arena.Arena, config Config) *Cache {
 	c := &Cache{
 		log:         config.Log,
 		arena:       a,
@@ -78,10 +90,7 @@ func New(config Config) (*Cache, error) {
 		roomAsked:   make(chan struct{}, 1),
 	}
 	c.exports.Store(&map[uint32]bool{})
-	if err := c.applyLocked(&settings{config, config.Limit}); err != nil {
-		return nil, errors.Join(fmt.Errorf("create zcache: %w", err), a.Close())
-	}
-	return c, nil
+	return c
 }
 
 // Kind returns "zcache".

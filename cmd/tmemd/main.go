@@ -24,10 +24,14 @@
 // storage is full, say, tmemd says why, loses nothing, accepts connections again
 // and serves on; another signal tries again.
 //
-// kill -9 is the other way to stop it, and loses what backends held. The next
-// start notices: in the same boot of the machine it refuses to serve what is left
-// (--fresh empties it), in a later one it starts with empty storage, as swap does
-// not outlive a boot.
+// kill -9 is the other way to stop it, and loses nothing either: pages and what
+// describes them are in a folder on memory (--memory-dir), and the next start in the
+// same boot of the machine takes them over. If that is not possible it says why, and
+// refuses to serve what is left (--fresh empties it). In a later boot it starts with
+// empty storage, as swap does not outlive a boot. tmemd check says what would happen.
+//
+// SIGUSR2 and tmemctl upgrade replace the running program by the one that is
+// installed by now; if that cannot take over, this one serves on.
 //
 // SIGHUP counts as SIGTERM if tmemd was started from a terminal, which sends it
 // when it is closed. Without one it has the certificates of TLS read anew.

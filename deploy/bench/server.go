@@ -107,12 +107,12 @@ func (r *running) connect(ctx context.Context) (*client.Conn, error) {
 
 func (r *running) pid() int { return r.command.Process.Pid }
 
-// end ends the server: our own ones have a profile to write, the rest have
-// nothing that is needed any more.
+// end ends the server: our own ones have a profile to write or memory files to
+// remove, the rest have nothing that is needed any more.
 func (r *running) end() {
 	defer r.remove()
 	signal := syscall.SIGKILL
-	if slices.Contains(r.command.Args, serveCommand) {
+	if slices.Contains(r.command.Args, serveCommand) || slices.Contains(r.command.Args, "--state-dir") {
 		signal = syscall.SIGTERM
 	}
 	// Errors mean that it has ended.

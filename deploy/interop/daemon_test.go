@@ -80,8 +80,10 @@ func launch(t *testing.T, stateDir string, options ...string) *daemon {
 func launchInto(t *testing.T, output *os.File, stateDir string, options ...string) *daemon {
 	t.Helper()
 	// Signals as a terminal leaves them: what starts the tests may ignore some.
+	memory := filepath.Join("/dev/shm", "tmemd-interop"+strings.ReplaceAll(stateDir, "/", "-"))
+	t.Cleanup(func() { os.RemoveAll(memory) })
 	words := append([]string{
-		"--default-signal=HUP,PIPE", filepath.Join(bin, "tmemd"), "--state-dir", stateDir, "--metrics", "127.0.0.1:0",
+		"--default-signal=HUP,PIPE", filepath.Join(bin, "tmemd"), "--state-dir", stateDir, "--memory-dir", memory, "--metrics", "127.0.0.1:0",
 	}, options...)
 	return launchCommand(t, exec.Command("env", words...), output, stateDir)
 }

@@ -12,11 +12,39 @@ import (
 	"testing"
 )
 
-// TestKill ends tmemd with SIGKILL. Pages in memory are gone then: the next start
-// says so, and what to do, instead of serving what is left.
+// TestKill ends tmemd with SIGKILL while a client writes. The next one takes over
+// every page that was acknowledged; package crash does that a thousand times.
 func TestKill(t *testing.T) {
 	dir := t.TempDir()
-	options := []string{"--size", "64MiB", "--backend", "zcache"}
+	d := start(t, dir, "--size=64MiB")
+	first, l := d.dial("unix"), newLedger()
+	l.fill(t, first, 0, 1000)
+	second, others := d.dial("unix"), newLedger()
+	ended := make(chan error, 1)
+	go func() {
+		for number := uint64(1000); ; number++ {
+			if err := others.write(second, number%1000+1000); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	eventually(t, "pages are written", func() bool { return d.export().SuccStores > 1500 })
+	d.signal(syscall.SIGKILL)
+	if err := d.wait(); err == nil {
+		t.Fatal("it ended well")
+	}
+	<-ended
+	checkRestart(t, dir, "--size=64MiB", l, others)
+	checkRestart(t, dir, "--size=64MiB", l, others)
+}
+
+// TestKillWithoutMemory ends a tmemd with SIGKILL that keeps pages in memory which
+// ends with it. They are gone then: the next start says so, and what to do, instead
+// of serving what is left.
+func TestKillWithoutMemory(t *testing.T) {
+	dir := t.TempDir()
+	options := []string{"--size", "64MiB", "--backend", "zcache", "--memory-dir", "off"}
 	d := start(t, dir, options...)
 	c, l := d.dial("unix"), newLedger()
 	l.fill(t, c, 0, 1000)

@@ -74,6 +74,10 @@ func (s *fakeService) Load(r LoadRequest) (Backend, error) {
 	return Backend{Name: r.Name, Kind: r.Kind, State: "active"}, nil
 }
 
+func (s *fakeService) Upgrade() error {
+	return &Error{Status: http.StatusConflict, Message: "no new program", Hint: "install one"}
+}
+
 func (s *fakeService) Unload(name string) (Move, error) {
 	if name != "zcache" && name != "a/b c" {
 		return nil, &Error{Status: http.StatusNotFound, Message: "no backend " + name, Hint: "see tmemctl backend list"}

@@ -159,6 +159,39 @@ func (c *Client) Migrate(ctx context.Context, name string, by MoveRequest, repor
 	return c.follow(ctx, name, OperationMigrate, by, report)
 }
 
+// upgradePoll is how often Upgrade asks whether the new program serves.
+const upgradePoll = 20 * time.Millisecond
+
+// Upgrade has the daemon become the program that is at its path now, and returns
+// its status when the new one serves. An error of the daemon says that the old one
+// serves on.
+func (c *Client) Upgrade(ctx context.Context) (Status, error) {
+	before, err := c.Status(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	response, err := c.send(ctx, http.MethodPost, "/v1/upgrade", nil)
+	if err == nil {
+		response.Body.Close()
+	}
+	var told *cli.Error
+	if errors.As(err, &told) { // anything else is that it is gone, as it should be
+		return Status{}, err
+	}
+	for {
+		now, err := c.Status(ctx)
+		if err == nil && !now.Started.Equal(before.Started) {
+			return now, nil
+		}
+		select {
+		case <-ctx.Done():
+			return Status{}, cli.Failure("see its log; nothing is lost: tmemd takes over what is in memory when it is started again",
+				"the new program does not answer: %v", context.Cause(ctx))
+		case <-time.After(upgradePoll):
+		}
+	}
+}
+
 func backendPath(name, operation string) string {
 	return "/v1/backends/" + url.PathEscape(name) + "/" + operation
 }

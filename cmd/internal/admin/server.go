@@ -40,6 +40,10 @@ type Service interface {
 	// SetBackend changes settings of a backend, all or none, and returns it.
 	SetBackend(name string, settings []Setting) (Backend, error)
 
+	// Upgrade replaces the program of the process. It returns, with an error, if that
+	// was not possible.
+	Upgrade() error
+
 	// Faults lists what can be made to fail. SetFaults replaces the rules of one.
 	Faults() ([]Fault, error)
 	SetFaults(target string, rules []string) (Fault, error)
@@ -100,6 +104,7 @@ func NewServer(service Service, log *slog.Logger) *Server {
 		s.answer(w, http.StatusOK, told)
 	})
 	mux.HandleFunc("POST /v1/backends", s.load)
+	mux.HandleFunc("POST /v1/upgrade", func(w http.ResponseWriter, _ *http.Request) { s.refuse(w, service.Upgrade()) })
 	s.handleLifecycle(mux)
 	mux.HandleFunc("POST /v1/exports", func(w http.ResponseWriter, r *http.Request) {
 		serve(s, w, r, http.StatusCreated, s.service.CreateExport)

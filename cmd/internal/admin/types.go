@@ -69,6 +69,7 @@ type PagesByOwner struct {
 	None     int64            `json:"none"` // never written since the daemon started
 	Storage  int64            `json:"storage"`
 	Hole     int64            `json:"hole"` // read as zero
+	Lost     int64            `json:"lost"` // I/O errors: not found in memory after a process that was killed
 	Backends map[string]int64 `json:"backends"`
 }
 

@@ -17,6 +17,8 @@ import (
 // Config is everything that the daemon can be told, checked and complete.
 type Config struct {
 	StateDir      string // absolute
+	Memory        string // folder on memory for what outlives the process, absolute; empty for none
+	MemoryChosen  bool   // somebody asked for this folder; else the daemon can do without
 	Fresh         bool   // empty the storage first
 	AllowFaults   bool   // backends and storage can be made to fail
 	LogLevel      slog.Level

@@ -19,6 +19,7 @@ const maxFileSize = 1 << 20
 // Pointers and nil slices tell what is not there.
 type file struct {
 	StateDir *string       `toml:"state_dir"`
+	Memory   *string       `toml:"memory_dir"`
 	Listen   []string      `toml:"listen"`
 	Metrics  *string       `toml:"metrics"`
 	LogLevel *string       `toml:"log_level"`
@@ -114,6 +115,7 @@ func (l *literal) UnmarshalText(text []byte) error {
 // keys lists what a configuration file may hold, with a value to show.
 var keys = []struct{ name, example string }{
 	{"state_dir", `state_dir = "/var/lib/tmemd"`},
+	{"memory_dir", `memory_dir = "/dev/shm/tmemd"`},
 	{"listen", `listen = ["unix:///run/tmemd/nbd.sock", "tcp://127.0.0.1:10809"]`},
 	{"metrics", `metrics = "127.0.0.1:9757"`},
 	{"log_level", `log_level = "info"`},

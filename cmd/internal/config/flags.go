@@ -26,6 +26,7 @@ const Help = `tmemd serves swap over NBD: pages go to compressed memory while th
 and to a file or block device otherwise.
 
 usage: tmemd [flags]
+       tmemd check [--state-dir DIR]     examine what a daemon left, change nothing
 
 Without any flag it serves the export "swap", as large as this machine's RAM,
 with 20 % of RAM for compressed pages, and prints how to attach it.
@@ -33,6 +34,10 @@ with 20 % of RAM for compressed pages, and prints how to attach it.
   --state-dir DIR         folder of this instance: sockets, state and storage
                           (default /var/lib/tmemd for root, else
                           $XDG_STATE_HOME/tmemd or ~/.local/state/tmemd)
+  --memory-dir DIR        folder on a tmpfs for pages and what describes them: with
+                          it a daemon that was killed loses nothing, as the next
+                          one takes over; or off, for memory that ends with the
+                          process (default /dev/shm/tmemd-CODE, with a code for DIR)
   --size SIZE             size of the export: 512MiB, 8GiB, 100% of RAM
   --backend KIND          what to load at start: none or zcache (default zcache)
   --listen ADDRESS        where to serve NBD: unix:///PATH or tcp://HOST:PORT;
@@ -54,7 +59,7 @@ first and waits for the last client. A second SIGTERM does not wait for clients.
 
 // flags is the command line, not looked at yet.
 type flags struct {
-	stateDir, size, backend, metrics, config, logLevel string
+	stateDir, memory, size, backend, metrics, config, logLevel string
 
 	listen []string
 	fresh  bool
@@ -68,6 +73,7 @@ func parseFlags(args []string) (flags, Action, error) {
 	set := flag.NewFlagSet("tmemd", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	set.StringVar(&f.stateDir, "state-dir", "", "")
+	set.StringVar(&f.memory, "memory-dir", "", "")
 	set.StringVar(&f.size, "size", "", "")
 	set.StringVar(&f.backend, "backend", "", "")
 	set.StringVar(&f.metrics, "metrics", "", "")

@@ -13,7 +13,7 @@ const nameCure = "use 1 to 64 letters, digits, dots, dashes and underscores, beg
 
 // ownerNames are what metrics and the admin API call the owners of a page that
 // are not backends.
-var ownerNames = []string{"none", "storage", "hole"}
+var ownerNames = []string{"none", "storage", "hole", "lost"}
 
 // CheckExportName says why an export may not have the name, or nil.
 func CheckExportName(name string) *cli.Error {

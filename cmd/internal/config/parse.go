@@ -22,6 +22,7 @@ const (
 	DefaultMetrics     = "127.0.0.1:9757"
 	noBackend          = "none"
 	noMetrics          = "off"
+	noMemory           = "off"
 )
 
 // Parse makes the configuration of a command line, without the command's name.
@@ -43,6 +44,7 @@ func Parse(args []string, host Host) (*Config, Action, error) {
 		p.config.origins["config"] = origin{flag: path}
 	}
 	p.stateDir()
+	p.memory()
 	p.listen()
 	p.metrics()
 	p.logLevel()

@@ -25,9 +25,16 @@ func Command(args []string, version string, stdout, stderr io.Writer) int {
 }
 
 func command(args []string, version string, stdout, stderr io.Writer) error {
+	heir, err := NewHeir()
+	if err != nil {
+		return err
+	}
 	host, err := config.ThisHost(Kinds())
 	if err != nil {
 		return err
+	}
+	if len(args) > 0 && args[0] == "check" {
+		return checkCommand(args[1:], host, stdout)
 	}
 	c, action, err := config.Parse(args, host)
 	if err != nil {
@@ -48,6 +55,20 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if heir != nil {
+		c.Fresh = false // that was the first program's business
+		if heir.rehearses {
+			if err := rehearse(Options{Config: c, BootID: bootID, Log: slog.New(slog.DiscardHandler), Heir: heir}); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(stdout, rehearsed)
+			return err
+		}
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find out which program this is: %w", err)
+	}
 	// Sockets and storage are this user's alone, from the moment they exist.
 	unix.Umask(0o077)
 	// From here on a signal finds somebody who brings pages to safety.
@@ -65,6 +86,9 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	}
 	defer signal.Stop(signals)
 	defer signal.Stop(hangups)
+	upgrades := make(chan os.Signal, 1)
+	signal.Notify(upgrades, unix.SIGUSR2)
+	defer signal.Stop(upgrades)
 	// Whoever reads the log may go away; that must not end us, as it would by
 	// default, with pages in memory.
 	signal.Ignore(unix.SIGPIPE)
@@ -79,7 +103,11 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	if err := protection.Urgent(false); err != nil {
 		return err
 	}
-	d, err := Open(Options{Config: c, Version: version, RAM: host.RAM, BootID: bootID, Log: log, Protection: protection, Inherited: activation.Files(true)})
+	d, err := Open(Options{
+		Config: c, Version: version, RAM: host.RAM, BootID: bootID, Log: log,
+		Protection: protection, Inherited: append(activation.Files(true), heir.inherited()...),
+		Program: program, Upgrades: upgrades, Heir: heir,
+	})
 	if err != nil {
 		return err
 	}

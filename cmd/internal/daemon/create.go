@@ -68,10 +68,11 @@ func (d *Daemon) create(e *export) error {
 	if err := refuseContent(e.Storage); err != nil {
 		return err
 	}
-	storage, blank, err := d.openStorage(e.Export, false)
+	storage, blank, err := d.openStorage(e.Export, false, false)
 	if err != nil {
 		return &admin.Error{Status: http.StatusConflict, Message: err.Error(), Hint: cureNewStorage(err)}
 	}
+	e.id = d.newID()
 	if err := d.openDevice(e, storage, blank); err != nil {
 		return errors.Join(err, removeNew(e.Storage, blank))
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/sharedmem"
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
@@ -42,6 +43,10 @@ type Options struct {
 	// Protection is what was done for swap of this host.
 	Protection protect.Report
 
+	Program  string           // path of this program, to be replaced by a newer one
+	Upgrades <-chan os.Signal // ask for an upgrade; may be nil
+	Heir     *Heir            // what the process before this one handed over, or nil
+
 	// OpenStorage opens the storage of an export. Nil opens its file or device;
 	// tests put faults between.
 	OpenStorage func(config.Export) (tier.Storage, error)
@@ -56,6 +61,10 @@ type Daemon struct {
 	started time.Time      // immutable
 
 	folder      *state.Folder // immutable after Open, as is all down to bound
+	identity    sharedmem.Identity
+	memory      *sharedmem.Folder // nil: memory ends with the process
+	record      *sharedmem.Region // which backends there are, with memory; written under frontswap's lock
+	draining    []string          // backends that were being unloaded when another process took over
 	frontswap   *frontswap.Frontswap
 	moves       *moves
 	faults      faults
@@ -65,12 +74,14 @@ type Daemon struct {
 	adminAddr   config.Address
 	bound       []bound // where NBD is served
 
-	phase   atomic.Int32 // a phase
-	loading sync.Mutex   // see the package comment
-	nextID  uint32       // of an export; guarded by loading once the daemon runs
+	complete atomic.Bool  // the backends of the configuration were loaded
+	phase    atomic.Int32 // a phase
+	loading  sync.Mutex   // see the package comment
+	nextID   uint32       // of an export, above all others; guarded by loading once the daemon runs
 
-	mu  sync.Mutex
-	nbd *nbd.Server // guarded by mu
+	mu     sync.Mutex
+	nbd    *nbd.Server             // guarded by mu
+	served map[string]net.Listener // guarded by mu; see sockets
 
 	keys      atomic.Pointer[nbd.TLSKeys] // nil if TLS is off
 	reloading sync.Mutex                  // one reload at a time
@@ -107,8 +118,7 @@ var phaseNames = [...]string{admin.PhaseServing, admin.PhaseDraining, admin.Phas
 // Open takes the state folder, binds every address, opens storage and loads
 // backends. Nothing is served before Run. An error leaves nothing open.
 func Open(o Options) (*Daemon, error) {
-	d := &Daemon{config: o.Config, options: o, log: o.Log, started: time.Now(), frontswap: frontswap.New(o.Log)}
-	d.moves = newMoves(d.frontswap)
+	d := &Daemon{config: o.Config, options: o, log: o.Log, started: time.Now(), nextID: 1, served: map[string]net.Listener{}}
 	d.faults.allowed = d.config.AllowFaults
 	if d.faults.allowed {
 		d.log.Warn("faults are allowed: tmemctl fault can make backends and storage fail")
@@ -119,14 +129,24 @@ func Open(o Options) (*Daemon, error) {
 	if err := d.open(); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	return d, nil
+	return d, d.options.Heir.close()
+}
+
+// makeFrontswap makes the registry, which keeps its maps in the memory folder.
+func (d *Daemon) makeFrontswap() {
+	c := frontswap.Config{Log: d.log, Memory: d.memory}
+	if d.memory != nil {
+		c.Record = func(list []frontswap.Registered) error { return d.writeRecord(list) }
+	}
+	d.frontswap = frontswap.Open(c)
+	d.moves = newMoves(d.frontswap)
 }
 
 func (d *Daemon) open() (err error) {
 	if err := d.takeFolder(); err != nil {
 		return err
 	}
-	p, err := d.plan()
+	p, last, err := d.plan()
 	if err != nil {
 		return err
 	}
@@ -134,28 +154,80 @@ func (d *Daemon) open() (err error) {
 	if err := d.loadKeys(); err != nil {
 		return err
 	}
+	d.number(last)
 	if err := d.bind(); err != nil {
 		return err
 	}
+	if err := d.openMemory(p, last); err != nil {
+		return err
+	}
+	d.makeFrontswap()
 	if p.empty {
 		// From here on storage is not what the last run left.
 		if err := d.saveState(false); err != nil {
 			return err
 		}
 	}
+	loaded := false
+	if p.takeover {
+		if loaded, err = d.takeOver(); err != nil {
+			d.memory.Leave()
+			return err
+		}
+	}
+	if err := d.openRest(p, loaded); err != nil {
+		if p.takeover {
+			d.memory.Leave()
+		}
+		return err
+	}
+	return nil
+}
+
+// openRest opens what no earlier process left. loaded says that the backends of the
+// configuration were loaded once; what became of them is the operator's business.
+func (d *Daemon) openRest(p plan, loaded bool) (err error) {
 	if err := d.openDevices(p.empty); err != nil {
 		return err
 	}
-	if err := d.loadConfigured(); err != nil {
-		return err
+	if !loaded {
+		if err := d.loadConfigured(); err != nil {
+			return err
+		}
 	}
 	if d.nbd, err = d.newNBD(); err != nil {
 		return err
 	}
-	return d.saveState(false)
+	if err := d.saveState(false); err != nil {
+		return err
+	}
+	return d.recordComplete()
+}
+
+// number gives each export that is new its number.
+func (d *Daemon) number(last state.State) {
+	d.nextID = max(d.nextID, last.NextID)
+	for _, e := range last.Exports {
+		d.nextID = max(d.nextID, e.ID+1)
+	}
+	for _, e := range d.exports {
+		if e.id == 0 {
+			e.id = d.newID()
+		}
+	}
+}
+
+// newID REQUIRES: loading held once the daemon runs.
+func (d *Daemon) newID() uint32 {
+	d.nextID++
+	return d.nextID - 1
 }
 
 func (d *Daemon) takeFolder() (err error) {
+	if lock := d.options.Heir.take("lock"); lock != nil {
+		d.folder, err = state.Inherit(d.config.StateDir, lock)
+		return err
+	}
 	d.folder, err = state.Open(d.config.StateDir)
 	var inUse *state.InUseError
 	switch {
@@ -169,16 +241,16 @@ func (d *Daemon) takeFolder() (err error) {
 	return nil
 }
 
-func (d *Daemon) plan() (plan, error) {
+func (d *Daemon) plan() (p plan, last state.State, err error) {
 	last, found, err := d.folder.Load()
 	switch {
 	case errors.Is(err, state.ErrDamaged) && d.config.Fresh:
 	case errors.Is(err, state.ErrDamaged):
-		return plan{}, cli.Failure(freshHint, "%v", err)
+		return plan{}, last, cli.Failure(freshHint, "%v", err)
 	case err != nil:
-		return plan{}, err
+		return plan{}, last, err
 	}
-	p, err := makePlan(d.config, last, found, d.options.BootID)
+	p, err = makePlan(d.config, last, found, d.options.BootID)
 	if err == nil {
 		err = p.complete(last, d.config)
 	}
@@ -188,11 +260,14 @@ func (d *Daemon) plan() (plan, error) {
 	for _, note := range p.notes {
 		d.log.Info(note)
 	}
-	return p, err
+	return p, last, err
 }
 
 func (d *Daemon) saveState(clean bool) error {
-	s := state.State{BootID: d.options.BootID, Clean: clean}
+	s := state.State{BootID: d.options.BootID, Clean: clean, Identity: d.identity.String(), NextID: d.nextID}
+	if d.memory != nil {
+		s.Memory = d.memory.Path()
+	}
 	for _, e := range d.list() {
 		s.Exports = append(s.Exports, e.state())
 	}
@@ -213,12 +288,20 @@ func (d *Daemon) bind() error {
 	return d.bindMetrics()
 }
 
+// listen binds an address, unless the socket was handed over.
+func (d *Daemon) listen(name string, a config.Address, access config.Socket) (net.Listener, error) {
+	if l, ok := d.options.Heir.listener(name, a.Network, a.Address); ok {
+		return l, nil
+	}
+	return listen(a, access)
+}
+
 func (d *Daemon) bindMetrics() error {
 	if d.config.Metrics == "" {
 		return nil
 	}
 	a := config.Address{Network: "tcp", Address: d.config.Metrics}
-	l, err := listen(a, config.Socket{})
+	l, err := d.listen(metricsSocket, a, config.Socket{})
 	if errors.Is(err, errTaken) && !d.config.MetricsChosen {
 		// The default belongs to whoever came first; several daemons on one
 		// machine need not be told about each other.
@@ -239,7 +322,10 @@ func (d *Daemon) bindMetrics() error {
 
 func (d *Daemon) openDevices(empty bool) error {
 	for i, e := range d.exports {
-		s, blank, err := d.openStorage(e.Export, empty || e.stale)
+		if e.device != nil {
+			continue // taken over
+		}
+		s, blank, err := d.openStorage(e.Export, empty || e.stale, e.takeover)
 		if err != nil {
 			return d.config.Fault(fmt.Sprintf("export[%d].storage", i), cureStorage(err), err)
 		}
@@ -257,11 +343,12 @@ func (d *Daemon) openDevice(e *export, s tier.Storage, blank bool) (err error) {
 		return errors.Join(err, s.Close())
 	}
 	s = d.faults.storage(e.Name, s)
-	e.device, err = tier.Open(tier.Config{Name: e.Name, ID: d.nextID, Storage: s, Empty: blank, Touch: d.config.Touch, Frontswap: d.frontswap, Log: d.log})
+	e.device, err = tier.Open(tier.Config{
+		Name: e.Name, ID: e.id, Storage: s, Empty: blank, Touch: d.config.Touch, Takeover: e.takeover, Frontswap: d.frontswap, Log: d.log,
+	})
 	if err != nil {
-		return errors.Join(fmt.Errorf("open export %s: %w", e.Name, err), s.Close())
+		return errors.Join(d.memoryError(fmt.Errorf("open export %s: %w", e.Name, err)), s.Close())
 	}
-	d.nextID++
 	e.device.SetWritethrough(e.Writethrough)
 	return nil
 }
@@ -284,7 +371,12 @@ func cureStorage(err error) string {
 func (d *Daemon) loadConfigured() error {
 	for i, b := range d.config.Backends {
 		if err := d.loadBackend(b); err != nil {
-			return d.config.Fault(fmt.Sprintf("backend[%d].kind", i), "choose a smaller size, or start without it and load it later", err)
+			hint := "choose a smaller size, or start without it and load it later"
+			var told *cli.Error
+			if errors.As(err, &told) {
+				hint, err = told.Hint, errors.New(told.Problem)
+			}
+			return d.config.Fault(fmt.Sprintf("backend[%d].kind", i), hint, err)
 		}
 	}
 	return nil
@@ -303,9 +395,9 @@ func (d *Daemon) loadBackend(c config.Backend) error {
 }
 
 func (d *Daemon) makeBackend(c config.Backend) (backends.Backend, error) {
-	b, err := kinds[c.Kind](c, d.config.Touch, d.log)
+	b, err := kinds[c.Kind].create(c, d.config.Touch, d.newPlace(c.Name), d.log)
 	if err != nil {
-		return nil, fmt.Errorf("load backend %s: %w", c.Name, err)
+		return nil, d.memoryError(fmt.Errorf("load backend %s: %w", c.Name, err))
 	}
 	return d.faults.backend(c.Name, b), nil
 }
@@ -362,11 +454,28 @@ func (d *Daemon) close() error {
 		d.calm()
 	}
 	d.running.Wait()
+	if d.frontswap != nil {
+		errs = append(errs, d.closePages())
+	}
+	errs = append(errs, d.closeMemory())
+	if d.folder != nil {
+		errs = append(errs, d.folder.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// closePages closes devices and backends. If the memory is left for another
+// process, nothing in it changes.
+func (d *Daemon) closePages() error {
+	var errs []error
 	d.moves.tasks.Wait()
 	for _, e := range d.exports {
 		if e.device != nil {
 			errs = append(errs, e.device.Close())
 		}
+	}
+	if d.memory.Left() {
+		return errors.Join(append(errs, d.frontswap.Abandon())...)
 	}
 	for _, b := range d.frontswap.Backends() { // empty now: its areas are closed
 		u, err := d.moves.unload(b.Name)
@@ -377,9 +486,6 @@ func (d *Daemon) close() error {
 		errs = append(errs, err)
 	}
 	d.moves.tasks.Wait()
-	if d.folder != nil {
-		errs = append(errs, d.folder.Close())
-	}
 	return errors.Join(errs...)
 }
 

@@ -29,6 +29,38 @@
 //	E6  Certificates that cannot be used never replace ones that can. A reload
 //	    changes nothing else, and may come at any time.
 //
+//	E6  Pages in memory outlive the process if there is a memory folder: whatever ends
+//	    it, the next one in the same boot takes over every page, or refuses to start
+//	    and changes nothing. Nothing is half used.
+//
+// # Memory that outlives the process
+//
+// The memory folder, on a tmpfs, has
+//
+//	map-N.mem         the page map of export number N
+//	NAME-TAG.arena.mem, NAME-TAG.chunks.mem   pages of the backend NAME
+//	backends.mem      which backends there are: see record.go
+//
+// A stop in order removes it. A start finds one of
+//
+//	state.json  | memory folder           | then
+//	clean       | anything                | it is emptied
+//	not clean   | whole                   | takeover.go: checked, then adopted, then resumed
+//	not clean   | damaged, missing, of    | refused, with what is wrong; --fresh gives all up
+//	            | another version or boot |
+//	not clean   | another identity        | refused, also with --memory-dir by mistake
+//	--fresh     | anything                | it is emptied
+//
+// A stop that has pages that were lost (see frontswap) leaves the map and a state
+// that is not clean, as only the map knows.
+//
+// # Upgrade
+//
+// upgrade.go has the steps. The process stays and becomes the new program, so locks,
+// sockets and the process id stay too; a child with the new program rehearses the
+// takeover first. If it cannot, the old program serves on, and clients have to
+// connect again.
+//
 // # Exports
 //
 // Exports that a request creates are noted in state.json, and served by the next
@@ -58,6 +90,9 @@
 //
 // # Not promised
 //
-// A clean state after kill -9 or a power cut: pages in memory are gone then, and
-// the next start says so instead of serving what is left.
+// Pages in memory after a power cut or a crash of the kernel: they are gone, and
+// the next start empties the storage, as swap does not outlive a boot. That a
+// program which passed its rehearsal serves: if it fails afterwards, that is as if
+// it had been killed. That an upgrade ends while storage does not answer: requests
+// in flight are waited for.
 package daemon

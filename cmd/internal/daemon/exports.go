@@ -16,13 +16,16 @@ import (
 
 // export is one export that is served.
 type export struct {
-	config.Export      // immutable, with the size that it begins with
-	created       bool // immutable: by a request, not by the configuration
-	stale         bool // immutable: what storage has is to be dropped at the start
-	resized       bool // by a request, against the configuration; guarded by Daemon.loading once the daemon runs
+	config.Export        // immutable, with the size that it begins with
+	created       bool   // immutable: by a request, not by the configuration
+	stale         bool   // immutable: what storage has is to be dropped at the start
+	id            uint32 // immutable once it is open: its number, in memory files
+	takeover      bool   // immutable: its page map is what the last run left
+	resized       bool   // by a request, against the configuration; guarded by Daemon.loading once the daemon runs
+	shrinking     int64  // the size that it is about to have, or 0; guarded like resized
 
-	id     string       // names the content; immutable once the device is open
-	device *tier.Device // immutable once it is served
+	content string       // names the content; immutable once the device is open
+	device  *tier.Device // immutable once it is served
 }
 
 // size is the size in bytes that it has now.
@@ -35,13 +38,20 @@ func (e *export) size() int64 {
 }
 
 func (e *export) state() state.Export {
-	s := state.Export{Name: e.Name, Size: e.size(), Storage: e.Storage, ID: e.id, Created: e.created, Resized: e.resized}
+	mode := e.Writethrough
+	if e.device != nil {
+		mode = e.device.Writethrough()
+	}
+	size := e.size()
+	if e.shrinking > 0 {
+		size = min(size, e.shrinking)
+	}
+	s := state.Export{
+		Name: e.Name, ID: e.id, Content: e.content, Size: size, Storage: e.Storage,
+		Created: e.created, Resized: e.resized, Writethrough: mode.String(),
+	}
 	if e.created {
-		mode := e.Writethrough
-		if e.device != nil {
-			mode = e.device.Writethrough()
-		}
-		s.Writethrough, s.Allow = mode.String(), e.Allow
+		s.Allow = e.Allow
 	}
 	return s
 }
@@ -53,19 +63,19 @@ func (e *export) nbd() nbd.Export {
 		access = &nbd.Access{}
 	}
 	// tmemctl attach holds a server to the description when it reconnects.
-	return nbd.Export{Name: e.Name, Description: "swap through tmemd, content " + e.id, Device: e.device, Access: access}
+	return nbd.Export{Name: e.Name, Description: "swap through tmemd, content " + e.content, Device: e.device, Access: access}
 }
 
 // identify gives the export's content a name: a new one, if the content is new.
 func (e *export) identify(blank bool) error {
-	if e.id != "" && !blank {
+	if e.content != "" && !blank {
 		return nil
 	}
 	var id [16]byte
 	if _, err := rand.Read(id[:]); err != nil {
 		return fmt.Errorf("name the content of export %s: %w", e.Name, err)
 	}
-	e.id = hex.EncodeToString(id[:])
+	e.content = hex.EncodeToString(id[:])
 	return nil
 }
 
@@ -98,6 +108,19 @@ func (d *Daemon) setWritethrough(name string, mode tier.Writethrough) error {
 	return noExport(name)
 }
 
+// noteSettings notes the exports' modes, unless the daemon is being stopped: then
+// state.json is the stop's.
+func (d *Daemon) noteSettings() {
+	d.loading.Lock()
+	defer d.loading.Unlock()
+	if phase(d.phase.Load()) != phaseServing {
+		return
+	}
+	if err := d.saveState(false); err != nil {
+		d.log.Warn("a setting is not noted for a process that takes over", "error", err)
+	}
+}
+
 func noExport(name string) *admin.Error {
 	return &admin.Error{
 		Status: http.StatusNotFound, Message: "there is no export " + name, Hint: "tmemctl export list shows what there is",
@@ -114,6 +137,8 @@ func (s service) SetExport(name string, settings admin.ExportSettings) (admin.Ex
 		if err := s.d.setWritethrough(name, mode); err != nil {
 			return admin.Export{}, err
 		}
+		// For a process that takes over; not worth to fail for.
+		s.d.noteSettings()
 	}
 	return s.findExport(name)
 }

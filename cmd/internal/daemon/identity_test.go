@@ -27,7 +27,7 @@ func contentID(t *testing.T, dir string, args ...string) string {
 	if err := json.Unmarshal(text, &s); err != nil || len(s.Exports) != 1 {
 		t.Fatalf("state %s: %v", text, err)
 	}
-	return s.Exports[0].ID
+	return s.Exports[0].Content
 }
 
 // TestIdentityFollowsTheContent: a client that reconnects must be able to tell a
@@ -48,7 +48,7 @@ func TestIdentityFollowsTheContent(t *testing.T) {
 	if other := contentID(t, t.TempDir()); other == first || other == emptied {
 		t.Error("two daemons call their content the same")
 	}
-	e := export{id: first}
+	e := export{content: first}
 	if description := e.nbd().Description; !strings.HasSuffix(description, " "+first) {
 		t.Errorf("clients are told %q", description)
 	}

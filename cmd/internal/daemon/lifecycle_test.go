@@ -29,7 +29,7 @@ func (i *instance) held(name string) int64 {
 func gated(t *testing.T, dir string) (*instance, *faultyStorage, chan struct{}) {
 	t.Helper()
 	storage, log := &faultyStorage{}, &logBuffer{}
-	o := options(t, dir, log, "--size", "4MiB")
+	o := options(t, dir, log, "--size", "8MiB")
 	o.OpenStorage = storage.open
 	return run(t, o, log), storage, make(chan struct{})
 }
@@ -181,7 +181,7 @@ func TestLifecycleErrors(t *testing.T) {
 func TestCancelUnload(t *testing.T) {
 	i, storage, gate := gated(t, t.TempDir())
 	ctx, c := context.Background(), i.attach()
-	must(t, c.WritePages(5, 0, 900)) // more than one block
+	must(t, c.WritePages(5, 0, 1900)) // more blocks than a drain has in hand
 	storage.gate.Store(&gate)
 	ended := i.begin(func(report func(admin.MoveEvent)) error { return i.client.Unload(ctx, "zcache", report) })
 	i.awaitLog("backend draining")
@@ -259,7 +259,7 @@ func TestStopDuringMoves(t *testing.T) {
 				t.Errorf("the replacement: %v", err)
 			}
 			must(t, i.awaitEnd())
-			i = start(t, dir, "--backend", "none")
+			i = start(t, dir, "--backend", "none", "--size", "8MiB")
 			c = i.attach()
 			must(t, c.CheckPages(6, 0, 900))
 			must(t, c.Close())

@@ -13,11 +13,12 @@ import (
 
 // plan is what a start makes of what the last run left.
 type plan struct {
-	exports []*export      // with the sizes that they will have
-	deleted []state.Export // remembered for later
-	empty   bool           // storage is emptied first
-	warning string         // why it is, if nobody asked for it
-	notes   []string       // what else is worth a line in the log
+	exports  []*export      // with the sizes that they will have
+	deleted  []state.Export // remembered for later
+	takeover bool           // what the last run has in memory is taken over
+	empty    bool           // storage is emptied first
+	warning  string         // why it is, if nobody asked for it
+	notes    []string       // what else is worth a line in the log
 }
 
 const freshHint = "start with --fresh, which empties the storage, and make swap anew: mkswap, swapon"
@@ -28,7 +29,8 @@ const freshHint = "start with --fresh, which empties the storage, and make swap 
 //	none           |           | either  | as it is, or emptied if asked
 //	clean          | either    | no      | as it is; sizes and paths have to agree
 //	clean          | either    | yes     | emptied
-//	not clean      | the same  | no      | refused: somebody may still count on the pages that are lost
+//	not clean      | the same  | no      | as it is, with the pages that are in the memory folder; if there was
+//	               |           |         | none, refused: somebody may still count on the pages that are lost
 //	not clean      | the same  | yes     | emptied
 //	not clean      | a later   | either  | emptied: swap does not outlive a boot
 //
@@ -47,11 +49,12 @@ func makePlan(c *config.Config, last state.State, found bool, bootID string) (pl
 	if !found || c.Fresh {
 		return p, nil
 	}
-	if !last.Clean && last.BootID == bootID {
+	p.takeover = !last.Clean && last.BootID == bootID && last.Memory != ""
+	if !last.Clean && last.BootID == bootID && !p.takeover {
 		return plan{}, cli.Failure(freshHint,
 			"the tmemd that used %s did not end properly: pages that it had in memory are gone, and storage has none or older ones", c.StateDir)
 	}
-	if !last.Clean {
+	if !last.Clean && !p.takeover {
 		p.empty = true
 		p.warning = "the last run did not end properly, but the machine was started anew since: " +
 			"the storage is emptied, as swap does not outlive a boot; run mkswap again"
@@ -65,7 +68,22 @@ func makePlan(c *config.Config, last state.State, found bool, bootID string) (pl
 			return plan{}, err
 		}
 	}
+	if p.takeover {
+		return p, p.all(last)
+	}
 	return p, nil
+}
+
+// all holds a takeover to serving every export that there was: its pages are in
+// memory.
+func (p *plan) all(last state.State) error {
+	for _, before := range last.Exports {
+		if !before.Deleted && !slices.ContainsFunc(p.exports, func(e *export) bool { return e.Name == before.Name }) {
+			return cli.Failure("put it back into the configuration; tmemctl export delete gives it up once the daemon runs, --fresh gives all up",
+				"the last run did not end properly and has pages of the export %s in memory, which the configuration does not name any more", before.Name)
+		}
+	}
+	return nil
 }
 
 // addCreated adds the exports that requests made in the last run, and keeps the
@@ -80,7 +98,7 @@ func (p *plan) addCreated(last state.State) {
 		case before.Created:
 			// A mode that is not known is off.
 			mode, _ := tier.ParseWritethrough(before.Writethrough)
-			p.exports = append(p.exports, &export{created: true, id: before.ID, Export: config.Export{
+			p.exports = append(p.exports, &export{created: true, Export: config.Export{
 				Name: before.Name, Size: before.Size, SizeChosen: true, Storage: before.Storage, Writethrough: mode, Allow: before.Allow,
 			}})
 		}
@@ -115,15 +133,16 @@ func (p *plan) agree(i int, last state.State, c *config.Config) error {
 		if e.SizeChosen && before.Size != e.Size && before.Resized {
 			p.notes = append(p.notes, fmt.Sprintf("export %s keeps the size that it was given by tmemctl export resize, %s, not the %s of the configuration",
 				e.Name, cli.Bytes(uint64(before.Size)), cli.Bytes(uint64(e.Size))))
-			e.Size, e.resized = before.Size, true
-			continue
-		}
-		if e.SizeChosen && before.Size != e.Size {
+			e.resized = true
+		} else if e.SizeChosen && before.Size != e.Size {
 			return c.Fault(fmt.Sprintf("export[%d].size", i),
 				"leave the size out to keep it, or start with --fresh to make the export anew",
 				fmt.Errorf("export %s exists with %s (%d bytes), not %s", e.Name, cli.Bytes(uint64(before.Size)), before.Size, cli.Bytes(uint64(e.Size))))
 		}
-		e.Size, e.id = before.Size, before.ID
+		e.Size, e.id, e.content, e.takeover = before.Size, before.ID, before.Content, p.takeover
+		if p.takeover && before.Writethrough != "" {
+			e.Writethrough, _ = tier.ParseWritethrough(before.Writethrough) // one that is not known is off
+		}
 	}
 	return nil
 }

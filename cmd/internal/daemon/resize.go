@@ -39,13 +39,26 @@ func (d *Daemon) resize(name string, size int64, discard bool) error {
 		return noExport(name)
 	}
 	before, resized := e.size(), e.resized
+	var err error
 	if size < before {
-		// First of all nobody may attach any more who counts on the old size.
+		// First of all nobody may attach any more who counts on the old size. The
+		// next is noted, as a process that takes over finds storage that is longer
+		// than it should be, and cuts it, but refuses what is shorter.
 		if err := d.resizeNBD(name, size); err != nil {
 			return err
 		}
+		if !discard {
+			err = e.device.CheckShrink(size)
+		}
+		if err == nil {
+			e.shrinking = size
+			defer func() { e.shrinking = 0 }()
+			err = d.saveState(false)
+		}
 	}
-	err := e.device.Resize(size, discard)
+	if err == nil {
+		err = e.device.Resize(size, discard)
+	}
 	if err == nil {
 		e.resized = !e.created
 		err = d.saveState(false)
@@ -65,7 +78,7 @@ func (d *Daemon) resize(name string, size int64, discard bool) error {
 
 // undoResize REQUIRES: loading held.
 func (d *Daemon) undoResize(e *export, size int64, resized bool) error {
-	e.resized = resized
+	e.resized, e.shrinking = resized, 0
 	// What an export that grew a moment ago has beyond, nobody knows of.
 	if err := e.device.Resize(size, true); err != nil {
 		return err

@@ -139,7 +139,7 @@ func (d *Daemon) showExports(s metrics.Snapshot) []admin.Export {
 		e := admin.Export{
 			Name: x.Name, SizeBytes: x.Size, Errors: map[string]uint64{},
 			Pages: admin.PagesByOwner{
-				None: x.Stats.Area.None, Storage: x.Stats.Area.Storage, Hole: x.Stats.Area.Hole, Backends: x.Stats.Area.Backends,
+				None: x.Stats.Area.None, Storage: x.Stats.Area.Storage, Hole: x.Stats.Area.Hole, Lost: x.Stats.Area.Lost, Backends: x.Stats.Area.Backends,
 			},
 			Loads: x.Stats.Area.Loads, SuccStores: x.Stats.Area.SuccStores, FailedStores: x.Stats.Area.FailedStores,
 			Invalidates: x.Stats.Area.Invalidates, LoadErrors: x.Stats.Area.LoadErrors,

@@ -54,6 +54,11 @@ func (s service) SetBackend(name string, settings []admin.Setting) (admin.Backen
 			Status: http.StatusBadRequest, Message: err.Error(), Hint: "tmemctl backend show " + name + " shows the settings in force",
 		}
 	}
+	// For a process that takes over; without memory that outlives this one it does
+	// nothing.
+	if err := s.d.frontswap.RecordAgain(); err != nil {
+		s.d.log.Error("a process that takes over would find the backend as it was set before", "backend", name, "error", err)
+	}
 	s.d.log.Info("backend set", "backend", name, "settings", settings)
 	if b, found = findBackend(s.d.frontswap, name); !found {
 		return admin.Backend{}, notLoaded(name)

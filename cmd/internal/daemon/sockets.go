@@ -23,7 +23,7 @@ func (d *Daemon) listenAgain(b bound) (net.Listener, error) {
 	if b.file != nil {
 		return inherit(b.file)
 	}
-	return d.listenNBD(b.Address)
+	return listen(b.Address, d.config.NBD.Socket)
 }
 
 // adminName is what an inherited socket is called (FileDescriptorName= of its
@@ -51,7 +51,7 @@ func (d *Daemon) bindNBD() error {
 		return nil
 	}
 	for i, a := range d.config.Listen {
-		l, err := d.listenNBD(a)
+		l, err := d.listen(nbdSocket(i), a, d.config.NBD.Socket)
 		if err != nil {
 			return d.config.Fault(fmt.Sprintf("listen[%d]", i), cureListen(a, err), err)
 		}
@@ -80,16 +80,12 @@ func (d *Daemon) bindAdmin() error {
 	if d.listeners.admin != nil {
 		return nil
 	}
-	l, err := listen(d.adminAddr, config.Socket{Mode: 0o600, Owner: -1, Group: -1})
+	l, err := d.listen(adminSocket, d.adminAddr, config.Socket{Mode: 0o600, Owner: -1, Group: -1})
 	if err != nil {
 		return d.config.Fault("state_dir", cureListen(d.adminAddr, err), err)
 	}
 	d.listeners.admin = l
 	return nil
-}
-
-func (d *Daemon) listenNBD(a config.Address) (net.Listener, error) {
-	return listen(a, d.config.NBD.Socket)
 }
 
 // inherit makes a listener of a socket that another process has bound. Closing

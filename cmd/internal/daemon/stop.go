@@ -24,7 +24,14 @@ const (
 // is called when clients can connect.
 func (d *Daemon) Run(signals <-chan os.Signal, ready func()) error {
 	d.serve(ready)
-	for s := range signals {
+	for {
+		var s os.Signal
+		select {
+		case <-d.options.Upgrades:
+			d.logUpgrade(d.upgrade())
+			continue
+		case s = <-signals:
+		}
 		d.log.Info("stopping: pages go to storage, attached clients are served on", "signal", s.String())
 		err := d.stop(signals)
 		if err == nil {
@@ -40,22 +47,36 @@ func (d *Daemon) Run(signals <-chan os.Signal, ready func()) error {
 func (d *Daemon) serve(ready func()) {
 	bound := d.listeners
 	d.listeners = listeners{} // their servers close them from here on
+	d.noteSocket(adminSocket, bound.admin)
+	if d.metrics != nil {
+		d.noteSocket(metricsSocket, bound.metrics)
+	}
 	d.running.Go(func() { d.logError(d.admin.Serve(bound.admin)) })
 	if d.metrics != nil {
 		d.running.Go(func() { d.logError(d.metrics.Serve(bound.metrics)) })
 	}
-	for _, l := range bound.nbd {
-		d.serveNBD(l)
+	for i, l := range bound.nbd {
+		d.serveNBD(i, l)
 	}
 	if d.options.Protection.Wanted {
 		var ctx context.Context
 		ctx, d.calm = context.WithCancel(context.Background())
 		d.running.Go(func() { newUrgency(d.options.Protection.Urgent).watch(ctx, d) })
 	}
+	d.goOnDraining()
 	ready()
 }
 
-func (d *Daemon) serveNBD(l net.Listener) {
+// noteSocket keeps a listener in mind, to be handed over.
+func (d *Daemon) noteSocket(name string, l net.Listener) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.served[name] = l
+}
+
+// serveNBD serves on the i-th address.
+func (d *Daemon) serveNBD(i int, l net.Listener) {
+	d.noteSocket(nbdSocket(i), l)
 	server := d.server()
 	d.running.Go(func() { d.logError(server.Serve(context.Background(), l)) })
 }
@@ -87,6 +108,20 @@ func (d *Daemon) stop(signals <-chan os.Signal) error {
 		if err := e.device.Settle(); err != nil {
 			return fmt.Errorf("export %s: %w", e.Name, err)
 		}
+	}
+	if lost := d.lost(); lost > 0 {
+		// Storage has something older of them: only the map knows. It stays for the
+		// next run, which takes it over.
+		if err := d.saveState(false); err != nil {
+			return err
+		}
+		d.complete.Store(false) // the next run loads what is configured
+		if err := d.frontswap.RecordAgain(); err != nil {
+			return err
+		}
+		d.memory.Leave()
+		d.log.Warn("stopped: storage has every page but those that were lost before; the page map stays, as they have to stay I/O errors", "lost", lost)
+		return nil
 	}
 	if err := d.saveState(true); err != nil {
 		return err
@@ -213,13 +248,13 @@ func (d *Daemon) resume() {
 		}
 	}
 	var errs []error
-	for _, b := range d.bound {
+	for i, b := range d.bound {
 		l, err := d.listenAgain(b)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		d.serveNBD(l)
+		d.serveNBD(i, l)
 	}
 	d.logError(errors.Join(errs...))
 	d.enter(phaseServing)

@@ -11,10 +11,17 @@ import (
 
 // openStorage opens the storage of an export, emptied first if empty is set.
 // blank says that it reads as zeros throughout.
-func (d *Daemon) openStorage(e config.Export, empty bool) (s tier.Storage, blank bool, err error) {
+// With cut, what a file has beyond the export's size is dropped: a process that
+// died while it resized the export left that, and told nobody of it.
+func (d *Daemon) openStorage(e config.Export, empty, cut bool) (s tier.Storage, blank bool, err error) {
 	if empty {
 		if err := emptyFile(e.Storage); err != nil {
 			return nil, false, fmt.Errorf("empty storage: %w", err)
+		}
+	}
+	if cut {
+		if err := cutFile(e.Storage, e.Size); err != nil {
+			return nil, false, fmt.Errorf("storage that was being resized: %w", err)
 		}
 	}
 	blank = empty || isNew(e.Storage)
@@ -33,6 +40,15 @@ func (d *Daemon) openStorage(e config.Export, empty bool) (s tier.Storage, blank
 func isNew(path string) bool {
 	st, err := os.Stat(path)
 	return errors.Is(err, os.ErrNotExist) || err == nil && st.Mode().IsRegular() && st.Size() == 0
+}
+
+// cutFile makes a file shorter that is too long.
+func cutFile(path string, size int64) error {
+	st, err := os.Stat(path)
+	if err != nil || !st.Mode().IsRegular() || st.Size() <= size {
+		return err
+	}
+	return os.Truncate(path, size)
 }
 
 func openFile(e config.Export) (tier.Storage, error) { return tier.OpenFile(e.Storage, e.Size) }

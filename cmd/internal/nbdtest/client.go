@@ -41,7 +41,9 @@ const (
 	commandRead       = 0
 	commandWrite      = 1
 	commandDisconnect = 2
+	commandFlush      = 3
 	commandTrim       = 4
+	commandZeroes     = 6
 )
 
 // Dial attaches to an export.
@@ -106,6 +108,14 @@ func (c *Client) WriteAt(p []byte, off int64) (int, error) {
 func (c *Client) Trim(off, length int64) error {
 	return c.request(commandTrim, uint64(off), uint32(length), nil)
 }
+
+// WriteZeroes makes a range read as zero.
+func (c *Client) WriteZeroes(off, length int64) error {
+	return c.request(commandZeroes, uint64(off), uint32(length), nil)
+}
+
+// Flush asks for everything written to be on its medium.
+func (c *Client) Flush() error { return c.request(commandFlush, 0, 0, nil) }
 
 // request sends a request and reads its reply's header.
 func (c *Client) request(command uint16, off uint64, length uint32, data []byte) error {

@@ -34,21 +34,25 @@ func TestMain(m *testing.M) {
 //	code N PROGRAM ARGS                      run a program that must exit with status N
 //	pages write|check SOCKET EXPORT SEED N   write pages 0 to N-1 by NBD, or compare them
 //	pages zero SOCKET EXPORT N               check that they are zero
+//	pages fail SOCKET EXPORT PAGE            check that a page is an I/O error
 //	occupy SOCKET                            serve on a socket, to be in the way
+//	memory ORDER ARGS                        do something to memory files, see memory_test.go
+//
+// and the variables SHM, a folder on memory, and DISK, one that is not.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"await": await, "term": term, "code": code, "pages": pages, "occupy": occupy,
+			"await": await, "term": term, "code": code, "pages": pages, "occupy": occupy, "memory": memory,
 		},
 		// Not the user's own folders.
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each program ends a second late
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "xdg"))
-			return nil
+			return setMemory(e)
 		},
 	})
 }
@@ -106,6 +110,11 @@ func pages(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(c.WritePages(numbers[0], 0, numbers[1]))
 	case "check":
 		ts.Check(c.CheckPages(numbers[0], 0, numbers[1]))
+	case "fail":
+		_, err := c.ReadAt(make([]byte, nbdtest.PageSize), int64(numbers[0])*nbdtest.PageSize)
+		if err != nbdtest.Error(syscall.EIO) {
+			ts.Fatalf("page %d: %v, want an I/O error", numbers[0], err)
+		}
 	case "zero":
 		ts.Check(c.CheckZeroes(0, numbers[0]))
 	default:

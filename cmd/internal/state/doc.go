@@ -9,6 +9,9 @@
 //	DIR/admin.sock
 //	DIR/NAME.img     storage of the export NAME, unless it is elsewhere
 //
+// state.json also says where the memory folder is (see package daemon), and has the
+// identity that its files have to have, and the exports' numbers in it.
+//
 // Invariants:
 //
 //	D1  At most one process has a Folder of one path open. The system drops the
@@ -18,6 +21,7 @@
 //	D3  clean is true only if storage alone is every export that is not deleted.
 //	D4  A deleted export whose storage was kept is remembered until an export of
 //	    its name is served again.
+//	D5  The number of an export stays the same, and is not given to another one.
 //
 // Not promised: that storage was left alone while no daemon ran.
 package state

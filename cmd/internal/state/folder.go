@@ -15,26 +15,35 @@ import (
 
 // State is what state.json holds.
 type State struct {
-	Version int      `json:"version"`
-	BootID  string   `json:"boot_id"` // of the boot in which it was written
-	Clean   bool     `json:"clean"`
+	Version int    `json:"version"`
+	BootID  string `json:"boot_id"` // of the boot in which it was written
+	Clean   bool   `json:"clean"`
+
+	// Identity is in every memory file of the folder: 32 hexadecimal digits, random.
+	Identity string `json:"identity,omitempty"`
+	// Memory is the folder of the memory files, or empty if there are none.
+	Memory string `json:"memory,omitempty"`
+	// NextID is above every export's ID that there ever was.
+	NextID uint32 `json:"next_id,omitempty"`
+
 	Exports []Export `json:"exports"`
 }
 
 // Export is one export as it was served.
 type Export struct {
 	Name    string `json:"name"`
+	ID      uint32 `json:"id"`   // stays the same; in its memory files
 	Size    int64  `json:"size"` // bytes
 	Storage string `json:"storage"`
 
-	// ID names the content: it is made anew when the storage is emptied. Clients
-	// that reconnect tell by it that their pages are gone.
-	ID string `json:"id,omitempty"`
+	// Content names the content: it is made anew when the storage is emptied.
+	// Clients that reconnect tell by it that their pages are gone.
+	Content string `json:"content,omitempty"`
 
 	// Created says that the export was made by a request, not by the
 	// configuration: the next run serves it too.
 	Created      bool     `json:"created,omitempty"`
-	Writethrough string   `json:"writethrough,omitempty"` // of a created one
+	Writethrough string   `json:"writethrough,omitempty"` // the mode that it had
 	Allow        []string `json:"allow,omitempty"`        // of a created one: who may open it
 
 	// Resized says that the size of an export of the configuration was changed by
@@ -89,6 +98,41 @@ func Open(dir string) (*Folder, error) {
 			return nil, &InUseError{Dir: dir, PID: lockHolder(lock)}
 		}
 		return nil, fmt.Errorf("take the state folder: %w", err)
+	}
+	return &Folder{dir: dir, lock: lock}, nil
+}
+
+// Inherit opens a folder with the lock that Folder.Lock returned in another
+// process, which handed it over. The folder owns it then.
+func Inherit(dir string, lock *os.File) (*Folder, error) {
+	here, err := os.Stat(filepath.Join(dir, "lock"))
+	if err == nil {
+		var there os.FileInfo
+		if there, err = lock.Stat(); err == nil && !os.SameFile(here, there) {
+			err = errors.New("the lock that was handed over is another folder's")
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("take the state folder over: %w", err)
+	}
+	return &Folder{dir: dir, lock: lock}, nil
+}
+
+// Lock is the lock that keeps others out. It is the folder's.
+func (f *Folder) Lock() *os.File { return f.lock }
+
+// OpenToLook opens a folder that nobody uses, without changing anything in it.
+func OpenToLook(dir string) (*Folder, error) {
+	lock, err := os.Open(filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil, fmt.Errorf("look at the state folder: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+		defer lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, &InUseError{Dir: dir, PID: lockHolder(lock)}
+		}
+		return nil, fmt.Errorf("look at the state folder: %w", os.NewSyscallError("flock", err))
 	}
 	return &Folder{dir: dir, lock: lock}, nil
 }

@@ -1,0 +1,186 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tmemd/tmemd/backends/sharedmem"
+	"github.com/tmemd/tmemd/cmd/internal/cli"
+	"github.com/tmemd/tmemd/cmd/internal/state"
+	"github.com/tmemd/tmemd/frontswap"
+)
+
+// takeOver takes over what a process that did not end properly has left in memory:
+// backends, page maps and what was under way. loaded says whether that process had
+// loaded the backends of the configuration. Until frontswap's Resume nothing that
+// was left is changed.
+func (d *Daemon) takeOver() (loaded bool, err error) {
+	start := time.Now()
+	r, err := d.restore()
+	if err != nil {
+		return false, d.takeoverError(err)
+	}
+	for i, e := range d.exports {
+		if !e.takeover {
+			continue
+		}
+		s, err := d.options.OpenStorage(e.Export)
+		if err != nil {
+			return false, d.config.Fault(fmt.Sprintf("export[%d].storage", i), cureStorage(err), err)
+		}
+		if err := d.openDevice(e, s, false); err != nil {
+			return false, d.takeoverError(err)
+		}
+	}
+	t, err := d.frontswap.Resume()
+	if err != nil {
+		return false, d.takeoverError(err)
+	}
+	keep := map[string]bool{recordName: true}
+	for _, e := range d.exports {
+		if e.takeover {
+			e.device.Resume()
+			keep[frontswap.MapName(e.id)] = true
+		}
+	}
+	for _, b := range r.Backends {
+		keep[b.Files+".arena"], keep[b.Files+".chunks"] = true, true
+		if b.state() == frontswap.StateDraining {
+			d.draining = append(d.draining, b.Name)
+		}
+	}
+	if err := d.memory.RemoveExcept(func(name string) bool { return keep[name] }); err != nil {
+		d.log.Warn("memory files that nobody needs stay", "error", err)
+	}
+	what := "took over from a tmemd that did not end properly"
+	if d.options.Heir.runs() {
+		what = "upgraded: took over from the program before"
+	}
+	d.log.Info(what,
+		"pages", t.Pages, "backends", len(r.Backends), "orphans", t.Orphans, "seconds", time.Since(start).Round(time.Microsecond).Seconds())
+	if t.Lost+t.Rescued > 0 {
+		d.log.Error("pages in memory were not found again: those that storage has too are read from there, the others are I/O errors until they are written anew",
+			"lost", t.Lost, "on_storage", t.Rescued)
+	}
+	return r.Complete, nil
+}
+
+// restore opens the recorded backends and registers them.
+func (d *Daemon) restore() (record, error) {
+	var r record
+	var err error
+	if d.record, _, err = d.memory.Open(recordName, recordPurpose); err != nil {
+		return r, err
+	}
+	if r, err = readRecord(d.record.Bytes()); err != nil {
+		return r, err
+	}
+	d.complete.Store(r.Complete)
+	var list []frontswap.Registered
+	for _, b := range r.Backends {
+		made, err := b.reopen(d.memory, d.options)
+		if err != nil {
+			return r, errors.Join(err, closeAll(list))
+		}
+		list = append(list, frontswap.Registered{
+			Name: b.Name, Owner: b.Owner, Order: b.Order, State: b.state(), Reason: b.Reason, Backend: d.faults.backend(b.Name, made),
+		})
+	}
+	if err := d.frontswap.Restore(list); err != nil {
+		return r, errors.Join(fmt.Errorf("%w: %w", sharedmem.ErrDamaged, err), closeAll(list))
+	}
+	return r, nil
+}
+
+// closeAll closes backends that were opened and not changed.
+func closeAll(list []frontswap.Registered) error {
+	var errs []error
+	for _, b := range list {
+		errs = append(errs, b.Backend.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// takeoverError says that what was left in memory cannot be used, why, and what to
+// do about it.
+func (d *Daemon) takeoverError(err error) error {
+	var known *cli.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	hint := "tmemd check --state-dir " + d.config.StateDir + " tells more; " + freshHint
+	switch {
+	case errors.Is(err, sharedmem.ErrOtherVersion):
+		hint = "start the version that was running, and stop it properly (SIGTERM) before changing versions; or " + freshHint
+	case errors.Is(err, sharedmem.ErrFolderInUse):
+		hint = "stop the process that uses it"
+	case errors.Is(err, os.ErrNotExist):
+		hint = "the pages are gone: " + freshHint
+	}
+	return cli.Failure(hint, "the tmemd that used %s did not end properly, and the pages that it had in memory cannot be taken over: %v",
+		d.config.StateDir, strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
+// goOnDraining unloads the backends that were being unloaded.
+func (d *Daemon) goOnDraining() {
+	for _, name := range slices.Clone(d.draining) {
+		if _, err := d.moves.unload(name); err != nil {
+			d.log.Warn("a backend that was being unloaded stays", "backend", name, "error", err)
+		}
+	}
+	d.draining = nil
+}
+
+// lost counts the pages that a takeover did not find, by now.
+func (d *Daemon) lost() (pages int64) {
+	for _, e := range d.list() {
+		pages += e.device.Stats().Area.Lost
+	}
+	return pages
+}
+
+// rehearse goes through a takeover up to the point where it would change something,
+// beside the process that everything belongs to.
+func rehearse(o Options) (err error) {
+	d := &Daemon{config: o.Config, options: o, log: o.Log}
+	if d.folder, err = state.Inherit(o.Config.StateDir, o.Heir.take("lock")); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.folder.Close()) }()
+	p, last, err := d.plan()
+	if err != nil {
+		return err
+	}
+	if !p.takeover {
+		return errors.New("there is nothing to take over")
+	}
+	if d.identity, err = sharedmem.ParseIdentity(last.Identity); err != nil {
+		return err
+	}
+	d.memory, err = sharedmem.OpenFolder(sharedmem.FolderConfig{
+		Path: last.Memory, Identity: d.identity, Boot: o.BootID, ReadOnly: true, Inherited: o.Heir.take("memory"),
+	})
+	if err != nil {
+		return err
+	}
+	d.makeFrontswap()
+	defer func() { err = errors.Join(err, d.frontswap.Abandon(), d.closeMemory()) }()
+	if _, err := d.restore(); err != nil {
+		return err
+	}
+	for _, e := range p.exports {
+		if !e.takeover {
+			continue
+		}
+		a, err := d.frontswap.OpenArea(frontswap.AreaConfig{Name: e.Name, ID: e.id, Pages: uint64(e.Size / pageSize), Takeover: true})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, a.Close()) }()
+	}
+	return nil
+}
