@@ -232,6 +232,9 @@ func (s *story) load(p *process) error {
 		ended = p.kill()
 		s.kills++
 	}
+	if ended != nil {
+		_ = p.kill() // its error is that it ended by itself; workers wait for that
+	}
 	cancel()
 	operators.Wait()
 	err := <-worked
