@@ -115,7 +115,8 @@ func Open(o Options) (*Daemon, error) {
 	if err := d.open(); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	return d, d.options.Heir.close()
+	d.options.Heir.close()
+	return d, nil
 }
 
 // makeFrontswap makes the registry, which keeps its maps in the memory folder.
