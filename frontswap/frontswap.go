@@ -198,6 +198,7 @@ func (f *Frontswap) OpenArea(c AreaConfig) (*Area, error) {
 		return nil, err
 	}
 	if c.Takeover {
+		// With mu held for as long as it takes: nobody else is about yet.
 		if err := a.adopt(); err != nil {
 			return nil, errors.Join(fmt.Errorf("open area %s: %w", c.Name, err), a.memory.Leave())
 		}

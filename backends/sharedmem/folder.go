@@ -151,6 +151,15 @@ func checkFolder(f *os.File) error {
 // with the folder. It is the folder's.
 func (f *Folder) Lock() *os.File { return f.lock }
 
+// Room is how many bytes its tmpfs still takes, as far as the file system says.
+func (f *Folder) Room() (int64, error) {
+	var system unix.Statfs_t
+	if err := unix.Fstatfs(int(f.lock.Fd()), &system); err != nil {
+		return 0, fmt.Errorf("memory folder %s: %w", f.config.Path, os.NewSyscallError("fstatfs", err))
+	}
+	return int64(system.Bavail) * system.Bsize, nil
+}
+
 // Path is where the folder is.
 func (f *Folder) Path() string { return f.config.Path }
 

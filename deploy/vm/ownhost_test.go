@@ -13,7 +13,7 @@ import (
 // The sizes of the run in which the guest's swap goes through a tmemd in the guest. Its programs, its compressed memory and
 // what the kernel keeps free are in the same memory.
 const (
-	ownHostMiB     = 264
+	ownHostMiB     = 304
 	ownHostDataMiB = 184
 	ownHostDisk    = 288 << 20 // bytes
 	ownHostPages   = 3000      // verified in each phase, at least

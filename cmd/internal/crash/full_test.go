@@ -96,6 +96,9 @@ func testFullMemory(t *testing.T, dir string) {
 			t.Fatalf("%v\n%s", err, &r.log)
 		}
 	}
+	if !strings.Contains(r.log.String(), "the memory folder has less room than the backends may take") {
+		t.Errorf("no warning of the room:\n%s", &r.log)
+	}
 	const count = 16 << 10
 	pages(func(c *nbdtest.Client) error {
 		return errors.Join(c.WritePages(1, 0, count), c.CheckPages(1, 0, count), c.WritePages(2, 0, count/2))

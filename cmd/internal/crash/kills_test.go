@@ -32,6 +32,7 @@ func number(t *testing.T, variable string, otherwise uint64) uint64 {
 // story is one daemon's life after the other.
 type story struct {
 	t        *testing.T
+	args     []string // more of tmemd's
 	place    place
 	random   *rand.Rand
 	workers  []*worker
@@ -78,7 +79,7 @@ func TestKills(t *testing.T) {
 
 // start starts a daemon and verifies every page.
 func (s *story) start() (*process, error) {
-	p, err := s.place.launch("--size", strconv.Itoa(exportSize), "--config", s.config())
+	p, err := s.place.launch(append([]string{"--size", strconv.Itoa(exportSize), "--config", s.config()}, s.args...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -230,6 +231,9 @@ func (s *story) load(p *process) error {
 	} else {
 		ended = p.kill()
 		s.kills++
+	}
+	if ended != nil {
+		_ = p.kill() // its error is that it ended by itself; workers wait for that
 	}
 	cancel()
 	operators.Wait()

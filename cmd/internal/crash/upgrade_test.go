@@ -26,6 +26,7 @@ func newUpgradeStory(t *testing.T) *upgradeStory {
 	seed := number(t, "CRASH_SEED", uint64(time.Now().UnixNano()))
 	t.Logf("CRASH_SEED=%d", seed)
 	s := &story{t: t, place: newPlace(t), random: rand.New(rand.NewPCG(seed, 0))}
+	s.args = []string{"--fresh"} // which is not to be followed twice
 	for n := range workers {
 		s.workers = append(s.workers, newWorker(n, seed))
 	}

@@ -129,17 +129,8 @@ func Open(o Options) (*Daemon, error) {
 	if err := d.open(); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	return d, d.options.Heir.close()
-}
-
-// makeFrontswap makes the registry, which keeps its maps in the memory folder.
-func (d *Daemon) makeFrontswap() {
-	c := frontswap.Config{Log: d.log, Memory: d.memory}
-	if d.memory != nil {
-		c.Record = func(list []frontswap.Registered) error { return d.writeRecord(list) }
-	}
-	d.frontswap = frontswap.Open(c)
-	d.moves = newMoves(d.frontswap)
+	d.options.Heir.close()
+	return d, nil
 }
 
 func (d *Daemon) open() (err error) {
@@ -182,45 +173,6 @@ func (d *Daemon) open() (err error) {
 		return err
 	}
 	return nil
-}
-
-// openRest opens what no earlier process left. loaded says that the backends of the
-// configuration were loaded once; what became of them is the operator's business.
-func (d *Daemon) openRest(p plan, loaded bool) (err error) {
-	if err := d.openDevices(p.empty); err != nil {
-		return err
-	}
-	if !loaded {
-		if err := d.loadConfigured(); err != nil {
-			return err
-		}
-	}
-	if d.nbd, err = d.newNBD(); err != nil {
-		return err
-	}
-	if err := d.saveState(false); err != nil {
-		return err
-	}
-	return d.recordComplete()
-}
-
-// number gives each export that is new its number.
-func (d *Daemon) number(last state.State) {
-	d.nextID = max(d.nextID, last.NextID)
-	for _, e := range last.Exports {
-		d.nextID = max(d.nextID, e.ID+1)
-	}
-	for _, e := range d.exports {
-		if e.id == 0 {
-			e.id = d.newID()
-		}
-	}
-}
-
-// newID REQUIRES: loading held once the daemon runs.
-func (d *Daemon) newID() uint32 {
-	d.nextID++
-	return d.nextID - 1
 }
 
 func (d *Daemon) takeFolder() (err error) {
@@ -461,31 +413,6 @@ func (d *Daemon) close() error {
 	if d.folder != nil {
 		errs = append(errs, d.folder.Close())
 	}
-	return errors.Join(errs...)
-}
-
-// closePages closes devices and backends. If the memory is left for another
-// process, nothing in it changes.
-func (d *Daemon) closePages() error {
-	var errs []error
-	d.moves.tasks.Wait()
-	for _, e := range d.exports {
-		if e.device != nil {
-			errs = append(errs, e.device.Close())
-		}
-	}
-	if d.memory.Left() {
-		return errors.Join(append(errs, d.frontswap.Abandon())...)
-	}
-	for _, b := range d.frontswap.Backends() { // empty now: its areas are closed
-		u, err := d.moves.unload(b.Name)
-		if err == nil {
-			<-u.done
-			err = u.Err()
-		}
-		errs = append(errs, err)
-	}
-	d.moves.tasks.Wait()
 	return errors.Join(errs...)
 }
 

@@ -82,8 +82,8 @@
 //
 // # Locks
 //
-// loading is held to load a backend, to begin to replace one, to create, resize
-// or delete an export, and to begin a stop (E5); moves.mu below it, for a moment
+// loading is held for an upgrade as a whole, and to load a backend, to begin to
+// replace one, to create, resize or delete an export, and to begin a stop (E5); moves.mu below it, for a moment
 // each time. mu guards what the NBD server is replaced in and exportsMu the list of
 // exports; nothing but devices' own locks is below them. reloading is held over one
 // reload; nothing is below it.

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -202,14 +201,17 @@ func (h *Heir) listener(name, network, address string) (net.Listener, bool) {
 // runs says whether there was a process before this one that is now this one.
 func (h *Heir) runs() bool { return h != nil && !h.rehearses }
 
-// close closes what nobody took.
-func (h *Heir) close() error {
+// close closes what nobody took: sockets of addresses that are not served any more,
+// with their files.
+func (h *Heir) close() {
 	if h == nil {
-		return nil
+		return
 	}
-	var errs []error
 	for _, f := range h.files {
-		errs = append(errs, f.Close())
+		if l, err := net.FileListener(f); err == nil {
+			unlinkOnClose(l, true)
+			l.Close()
+		}
+		f.Close()
 	}
-	return errors.Join(errs...)
 }

@@ -58,6 +58,7 @@ func (d *Daemon) openMemory(p plan, last state.State) error {
 		d.memory.Leave() // it may be another's
 		return d.config.Fault("memory_dir", cureMemory(err, d.config.Memory), err)
 	}
+	d.warnOfRoom()
 	if last.Identity == "" || last.Memory != d.memory.Path() {
 		last.Identity, last.Memory, last.NextID = d.identity.String(), d.memory.Path(), d.nextID
 		if last.BootID == "" { // there was no run
@@ -66,6 +67,18 @@ func (d *Daemon) openMemory(p plan, last state.State) error {
 		return d.folder.Save(last)
 	}
 	return nil
+}
+
+// warnOfRoom says if backends will refuse pages long before their limits.
+func (d *Daemon) warnOfRoom() {
+	wanted := int64(0)
+	for _, b := range d.config.Backends {
+		wanted += b.Size
+	}
+	if room, err := d.memory.Room(); err == nil && room < wanted {
+		d.log.Warn("the memory folder has less room than the backends may take: they refuse pages when it is full",
+			"memory_dir", d.memory.Path(), "room", cli.Bytes(uint64(room)), "backends", cli.Bytes(uint64(wanted)))
+	}
 }
 
 func (d *Daemon) openFolder(path string) (*sharedmem.Folder, error) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/frontswap"
 )
 
@@ -158,7 +159,9 @@ func (d *Daemon) drainAll(signals <-chan os.Signal) (hurry bool, err error) {
 // unloadAll unloads one backend after the other, so that storage sees one
 // sequential stream; the last first, so that no page moves through the chain.
 // It joins unloads and replacements that are under way; what these load is
-// unloaded too. An unload that somebody cancelled just before is begun anew.
+// unloaded too. An unload that somebody cancelled just before is begun anew, and so
+// is a replacement that did not come off: that may have been refused for a reason
+// that is no obstacle to unloading.
 func (d *Daemon) unloadAll() error {
 	for {
 		loaded := d.frontswap.Backends()
@@ -171,7 +174,7 @@ func (d *Daemon) unloadAll() error {
 			continue // it went meanwhile
 		}
 		<-m.done
-		if m.err == nil || errors.Is(m.cause, frontswap.ErrCancelled) {
+		if m.err == nil || errors.Is(m.cause, frontswap.ErrCancelled) || m.order.operation != admin.OperationUnload {
 			continue
 		}
 		if _, stays := findBackend(d.frontswap, name); stays {

@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 //	pages zero SOCKET EXPORT N               check that they are zero
 //	pages fail SOCKET EXPORT PAGE            check that a page is an I/O error
 //	occupy SOCKET                            serve on a socket, to be in the way
+//	expand FILE                              replace $VARIABLES in a file
 //	memory ORDER ARGS                        do something to memory files, see memory_test.go
 //
 // and the variables SHM, a folder on memory, and DISK, one that is not.
@@ -45,7 +46,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"await": await, "term": term, "code": code, "pages": pages, "occupy": occupy, "memory": memory,
+			"await": await, "term": term, "code": code, "pages": pages, "occupy": occupy, "memory": memory, "expand": expand,
 		},
 		// Not the user's own folders.
 		Setup: func(e *testscript.Env) error {
@@ -120,4 +121,9 @@ func pages(ts *testscript.TestScript, _ bool, args []string) {
 	default:
 		ts.Fatalf("pages %s?", args[0])
 	}
+}
+
+func expand(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	ts.Check(os.WriteFile(path, []byte(os.Expand(ts.ReadFile(args[0]), ts.Getenv)), 0o600))
 }
