@@ -154,6 +154,21 @@ func TestUnitsAreHardened(t *testing.T) {
 	}
 }
 
+// TestPagesOutliveTheService: by RemoveIPC systemd would remove what the daemon keeps in /dev/shm whenever the service ends, also
+// when it was killed and is started again.
+func TestPagesOutliveTheService(t *testing.T) {
+	text, err := os.ReadFile("tmemd.service")
+	must(t, err)
+	for _, line := range []string{"RemoveIPC=no", "Restart=on-failure", "KillMode=process"} {
+		if !strings.Contains("\n"+string(text), "\n"+line+"\n") {
+			t.Errorf("tmemd.service does not say %s", line)
+		}
+	}
+	if strings.Contains(string(text), "PrivateIPC=yes") {
+		t.Error("tmemd.service has a private /dev/shm")
+	}
+}
+
 // TestOrderAtShutdown: what starts after something stops before it. Swap goes off, then the daemon, all before file systems do;
 // and neither is killed with pages to lose.
 func TestOrderAtShutdown(t *testing.T) {
