@@ -25,9 +25,10 @@ const (
 	// connectionBytes is what a connection in transmission maps.
 	connectionBytes = 2 * bufferBytes
 	// replyBatch is how many bytes of replies are written while there are more
-	// requests to serve: about what a Unix socket holds, and small enough to
-	// stay in the processor's cache.
-	replyBatch = 256 << 10
+	// requests to serve: 16 pages. A client that has 64 requests out takes the first
+	// ones while the rest are served: a fifth more reads a second than with 256 KiB,
+	// about what a Unix socket holds; with 32 KiB the system calls cost more than that.
+	replyBatch = 64 << 10
 	// compactBelow is how many bytes of an incomplete request are moved to the
 	// buffer's start rather than left where they are: reading into the same
 	// memory again is worth more than that copy.

@@ -69,11 +69,9 @@ func (b *background) behind() {
 	w := &behindWorker{replacement: b.newReplacement()}
 	accepted := uint64(0)
 	for n := 1; ; n++ {
-		var s staged
-		select {
-		case <-b.ctx.Done():
+		s, ok := b.nextStaged()
+		if !ok {
 			return
-		case s = <-b.staged:
 		}
 		if !w.settle(s) {
 			return
@@ -89,6 +87,23 @@ func (b *background) behind() {
 		if !b.sleep(pause) {
 			return
 		}
+	}
+}
+
+// nextStaged waits for a page to compress. The first one after a while may be the
+// first of a burst, whose client has better use for the processor than we: so it
+// waits a moment longer, if the share is empty enough.
+func (b *background) nextStaged() (s staged, ok bool) {
+	select {
+	case s = <-b.staged:
+		return s, b.ctx.Err() == nil
+	default:
+	}
+	select {
+	case <-b.ctx.Done():
+		return s, false
+	case s = <-b.staged:
+		return s, b.sleep(b.restraint())
 	}
 }
 
