@@ -42,6 +42,7 @@ type Area struct {
 	storage Storage    // immutable
 	fresh   Owner      // immutable: what OwnerNone means here, none or hole
 	locks   *pageLocks // immutable
+	touched bool       // immutable: the map's memory is taken before it is used
 
 	// words is the page map. Each word is guarded by its page's lock, and atomic so
 	// that counting may look without. A longer map replaces it when the area grows,
@@ -103,12 +104,16 @@ func newArea(fs *Frontswap, c AreaConfig) (*Area, error) {
 		return nil, fmt.Errorf("open area %s: %w", c.Name, err)
 	}
 	if c.Touch {
-		if err := memory.Touch(0, int64(len(memory.Bytes()))); err != nil {
-			return nil, errors.Join(fmt.Errorf("open area %s: %w", c.Name, err), memory.Close())
+		if err := takeMap(memory, 0, c.Pages); err != nil {
+			release := memory.Close
+			if c.Takeover {
+				release = memory.Leave // nothing is changed before Resume
+			}
+			return nil, errors.Join(fmt.Errorf("open area %s: %w", c.Name, err), release())
 		}
 	}
 	a := &Area{
-		fs: fs, name: c.Name, fresh: fresh, id: c.ID, storage: c.Storage, memory: memory,
+		touched: c.Touch, fs: fs, name: c.Name, fresh: fresh, id: c.ID, storage: c.Storage, memory: memory,
 		locks: newPageLocks(c.Pages), closed: make(chan struct{}),
 	}
 	a.publishWords()

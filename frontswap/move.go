@@ -313,7 +313,7 @@ func (b *block) loadAll() error {
 		switch {
 		case !b.mine[i]:
 		case b.a.word(b.first+uint64(i))&synced != 0 && len(to) == 0:
-			b.next[i] = makeWord(OwnerStorage, 0) // storage has it already
+			b.next[i] = b.m.storageWord() // storage has it already
 		default:
 			if err := b.load(i, to); err != nil {
 				return err

@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/sharedmem"
 )
 
 // Grow makes the area pages long. The pages that it gains read as zeros: because
@@ -19,8 +20,19 @@ func (a *Area) Grow(pages uint64, zeros bool) error {
 	if pages <= old {
 		return nil
 	}
+	had := int64(len(a.memory.Bytes()))
 	if err := a.memory.Grow(int64(pages) * wordSize); err != nil {
 		return fmt.Errorf("grow area %s: %w", a.name, err)
+	}
+	// What Shrink gave back of the map. Not all of it: what is claimed twice looks as
+	// if it had been used (Touched).
+	if err := claimMap(a.memory, old, min(pages, uint64(had)/wordSize)); err != nil {
+		return fmt.Errorf("grow area %s: %w", a.name, err)
+	}
+	if a.touched {
+		if err := takeMap(a.memory, old, pages); err != nil {
+			return fmt.Errorf("grow area %s: %w", a.name, err)
+		}
 	}
 	// Whoever has the old map goes on with it: it is the same memory (M1 of
 	// sharedmem), and page locks do not depend on the length.
@@ -37,6 +49,36 @@ func (a *Area) Grow(pages uint64, zeros bool) error {
 	a.pages[gained].Add(int64(pages - old))
 	a.length.Store(pages)
 	return nil
+}
+
+// claimMap claims the memory of the words from one page to before another, without
+// the page of the system that words before them are in too.
+func claimMap(memory *sharedmem.Region, from, to uint64) error {
+	first, last := mapRange(memory, from, to)
+	if first >= last {
+		return nil
+	}
+	return memory.Claim(first, last-first)
+}
+
+// takeMap takes the memory of these words now.
+func takeMap(memory *sharedmem.Region, from, to uint64) error {
+	if err := claimMap(memory, from, to); err != nil {
+		return err
+	}
+	first, last := mapRange(memory, from, to)
+	if first >= last {
+		return nil
+	}
+	return memory.Touch(first, last-first)
+}
+
+// mapRange is where they are, in whole pages of the system.
+func mapRange(memory *sharedmem.Region, from, to uint64) (first, last int64) {
+	system := int64(os.Getpagesize())
+	first = (int64(from)*wordSize + system - 1) / system * system
+	last = (int64(to)*wordSize + system - 1) / system * system
+	return first, min(last, int64(len(memory.Bytes())))
 }
 
 // Content counts the pages from first on that may have something in them: all

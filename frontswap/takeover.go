@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 
 	"github.com/tmemd/tmemd/backends"
@@ -76,10 +77,13 @@ func (f *Frontswap) Restore(list []Registered) error {
 	}
 	for _, r := range list {
 		index, _ := r.Owner.backendSlot()
-		f.slots[index].Store(&slot{
+		s := &slot{
 			name: r.Name, owner: r.Owner, backend: r.Backend, local: r.Backend.Local(), order: r.Order,
 			state: StateRegistered, restored: r, inited: map[uint32]bool{},
-		})
+		}
+		// Shadows of the earlier process are of another count, and must look old.
+		s.evicted.Store(rand.Uint64() & shadowClockMask)
+		f.slots[index].Store(s)
 	}
 	return nil
 }

@@ -165,7 +165,7 @@ func (c *connection) handshake() error {
 		return err
 	}
 	c.framing = h.framing
-	if h.chosenFor == c.export {
+	if h.chosenFor != nil && h.chosenFor.exportBooks == c.export.exportBooks {
 		c.contexts = h.chosen
 	}
 	if c.tls != nil {

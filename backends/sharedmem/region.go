@@ -67,15 +67,17 @@ func mapFile(fd int, start, size int64) ([]byte, error) {
 func (r *Region) Grow(size int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if size <= int64(len(r.data)) {
-		return r.claimLocked(0, size) // parts may have been given back since
+	old := int64(len(r.data))
+	if size <= old {
+		return nil
 	}
 	if err := unix.Ftruncate(r.fd, r.start+size); err != nil {
 		return fmt.Errorf("grow the %s to %d bytes: %w", r.purpose, size, os.NewSyscallError("ftruncate", err))
 	}
 	if r.folder != nil {
-		if err := r.claimLocked(0, size); err != nil {
-			return fmt.Errorf("grow the %s to %d bytes: %w", r.purpose, size, err)
+		if err := r.claimLocked(old, size-old); err != nil {
+			// What was claimed until then goes back: nobody has it mapped.
+			return errors.Join(fmt.Errorf("grow the %s to %d bytes: %w", r.purpose, size, err), unix.Ftruncate(r.fd, r.start+old))
 		}
 		longer := r.header
 		longer.size = size

@@ -81,7 +81,9 @@ func (c *Cache) Adopted() (orphans uint64, err error) {
 		select {
 		case c.staged <- s:
 		default: // more than any share: an operator made it smaller
-			c.arena.Mark(s.ref, flagSettled, 0)
+			if c.arena.Mark(s.ref, flagSettled, 0) {
+				c.settled.Add(1)
+			}
 		}
 	}
 	c.adopting = nil

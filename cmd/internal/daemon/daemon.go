@@ -91,6 +91,9 @@ type Daemon struct {
 	exportsMu sync.RWMutex
 	exports   []*export // guarded by exportsMu; their devices are open while it is held
 
+	signals  <-chan os.Signal // Run's, for upgrades to see whether a stop is waiting; set before anything is served
+	stopping atomic.Bool      // a stop was asked for
+
 	calm func() // ends the watch over the scheduling class; nil before Run, used by Run only
 
 	listeners listeners      // bound and not served yet; used by Open and Run only
@@ -154,8 +157,8 @@ func (d *Daemon) open() (err error) {
 	}
 	d.makeFrontswap()
 	if p.empty {
-		// From here on storage is not what the last run left.
-		if err := d.saveState(false); err != nil {
+		// From here on storage is not what the last run left, and not empty yet either.
+		if err := d.saveStateOf(emptyingBoot, false); err != nil {
 			return err
 		}
 	}
@@ -215,8 +218,14 @@ func (d *Daemon) plan() (p plan, last state.State, err error) {
 	return p, last, err
 }
 
-func (d *Daemon) saveState(clean bool) error {
-	s := state.State{BootID: d.options.BootID, Clean: clean, Identity: d.identity.String(), NextID: d.nextID}
+// emptyingBoot stands for the boot while storage is being emptied: if that does not
+// come to its end, the next start empties it again.
+const emptyingBoot = "emptying"
+
+func (d *Daemon) saveState(clean bool) error { return d.saveStateOf(d.options.BootID, clean) }
+
+func (d *Daemon) saveStateOf(boot string, clean bool) error {
+	s := state.State{BootID: boot, Clean: clean, Identity: d.identity.String(), NextID: d.nextID}
 	if d.memory != nil {
 		s.Memory = d.memory.Path()
 	}
@@ -301,7 +310,9 @@ func (d *Daemon) openDevice(e *export, s tier.Storage, blank bool) (err error) {
 	if err != nil {
 		return errors.Join(d.memoryError(fmt.Errorf("open export %s: %w", e.Name, err)), s.Close())
 	}
-	e.device.SetWritethrough(e.Writethrough)
+	if !e.takeover { // else after Resume: it changes words
+		e.device.SetWritethrough(e.Writethrough)
+	}
 	return nil
 }
 
@@ -322,6 +333,9 @@ func cureStorage(err error) string {
 // loadConfigured loads the backends of the configuration, in its order.
 func (d *Daemon) loadConfigured() error {
 	for i, b := range d.config.Backends {
+		if d.frontswap.Find(b.Name) != nil {
+			continue // taken over from a process that died while it loaded them
+		}
 		if err := d.loadBackend(b); err != nil {
 			hint := "choose a smaller size, or start without it and load it later"
 			var told *cli.Error

@@ -48,7 +48,7 @@ func (e *export) state() state.Export {
 	}
 	s := state.Export{
 		Name: e.Name, ID: e.id, Content: e.content, Size: size, Storage: e.Storage,
-		Created: e.created, Resized: e.resized, Writethrough: mode.String(),
+		Created: e.created, Resized: e.resized || e.shrinking > 0 && !e.created, Writethrough: mode.String(),
 	}
 	if e.created {
 		s.Allow = e.Allow

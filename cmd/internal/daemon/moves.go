@@ -23,6 +23,7 @@ type moves struct {
 
 	mu      sync.Mutex
 	running map[string]*move // by backend; guarded by mu
+	held    bool             // none may begin: an upgrade is under way; guarded by mu
 	tasks   sync.WaitGroup   // their goroutines; added to under mu
 }
 
@@ -74,6 +75,11 @@ func (ms *moves) start(name string, order moveOrder, into string, do task) (*mov
 	b, found := findBackend(ms.frontswap, name)
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
+	if ms.held {
+		return nil, &admin.Error{
+			Status: http.StatusConflict, Message: "tmemd is being upgraded", Hint: "wait for its end: tmemctl status",
+		}
+	}
 	if m, err := ms.joinLocked(name, order); err != nil {
 		return nil, err
 	} else if m != nil {

@@ -31,10 +31,11 @@ func (d *Daemon) openRest(p plan, loaded bool) (err error) {
 	if d.nbd, err = d.newNBD(); err != nil {
 		return err
 	}
-	if err := d.saveState(false); err != nil {
+	// First: a process that dies in between leaves backends that are not loaded again.
+	if err := d.recordComplete(); err != nil {
 		return err
 	}
-	return d.recordComplete()
+	return d.saveState(false)
 }
 
 // number gives each export that is new its number.

@@ -58,6 +58,9 @@ func makePlan(c *config.Config, last state.State, found bool, bootID string) (pl
 		p.empty = true
 		p.warning = "the last run did not end properly, but the machine was started anew since: " +
 			"the storage is emptied, as swap does not outlive a boot; run mkswap again"
+		if last.BootID == emptyingBoot {
+			p.warning = "the last start did not come to its end while it emptied the storage: it is emptied now; run mkswap again"
+		}
 		return p, nil
 	}
 	for i := range p.exports {

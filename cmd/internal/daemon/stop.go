@@ -24,6 +24,7 @@ const (
 // how. It returns nil if everything is on storage and the state is clean. ready
 // is called when clients can connect.
 func (d *Daemon) Run(signals <-chan os.Signal, ready func()) error {
+	d.signals = signals
 	d.serve(ready)
 	for {
 		var s os.Signal
@@ -33,6 +34,7 @@ func (d *Daemon) Run(signals <-chan os.Signal, ready func()) error {
 			continue
 		case s = <-signals:
 		}
+		d.stopping.Store(true)
 		d.log.Info("stopping: pages go to storage, attached clients are served on", "signal", s.String())
 		err := d.stop(signals)
 		if err == nil {
@@ -259,7 +261,9 @@ func (d *Daemon) resume() {
 		}
 		d.serveNBD(i, l)
 	}
+	errs = append(errs, d.recordComplete())
 	d.logError(errors.Join(errs...))
+	d.stopping.Store(false)
 	d.enter(phaseServing)
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tmemd/tmemd/backends/sharedmem"
+	"github.com/tmemd/tmemd/backends/zcache"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/state"
 	"github.com/tmemd/tmemd/frontswap"
@@ -28,7 +29,7 @@ func (d *Daemon) takeOver() (loaded bool, err error) {
 		if !e.takeover {
 			continue
 		}
-		s, err := d.options.OpenStorage(e.Export)
+		s, _, err := d.openStorage(e.Export, false, true)
 		if err != nil {
 			return false, d.config.Fault(fmt.Sprintf("export[%d].storage", i), cureStorage(err), err)
 		}
@@ -40,10 +41,12 @@ func (d *Daemon) takeOver() (loaded bool, err error) {
 	if err != nil {
 		return false, d.takeoverError(err)
 	}
+	d.touchBackends()
 	keep := map[string]bool{recordName: true}
 	for _, e := range d.exports {
 		if e.takeover {
 			e.device.Resume()
+			e.device.SetWritethrough(e.Writethrough)
 			keep[frontswap.MapName(e.id)] = true
 		}
 	}
@@ -67,6 +70,21 @@ func (d *Daemon) takeOver() (loaded bool, err error) {
 			"lost", t.Lost, "on_storage", t.Rescued)
 	}
 	return r.Complete, nil
+}
+
+// touchBackends takes the memory of backends that were taken over, as it is taken of
+// those that are loaded. Without it they serve all the same.
+func (d *Daemon) touchBackends() {
+	if !d.config.Touch {
+		return
+	}
+	for _, b := range d.frontswap.Backends() {
+		if c, ok := behindRules(b.Backend).(*zcache.Cache); ok {
+			if err := c.Touch(); err != nil {
+				d.log.Warn("memory of a backend is taken as it is used, not beforehand", "backend", b.Name, "error", err)
+			}
+		}
+	}
 }
 
 // restore opens the recorded backends and registers them.
@@ -167,6 +185,9 @@ func rehearse(o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := d.loadKeys(); err != nil {
+		return err
+	}
 	d.makeFrontswap()
 	defer func() { err = errors.Join(err, d.frontswap.Abandon(), d.closeMemory()) }()
 	if _, err := d.restore(); err != nil {
@@ -175,6 +196,9 @@ func rehearse(o Options) (err error) {
 	for _, e := range p.exports {
 		if !e.takeover {
 			continue
+		}
+		if err := hasContent(e.Storage, e.Size); err != nil {
+			return fmt.Errorf("storage of export %s: %w", e.Name, err)
 		}
 		a, err := d.frontswap.OpenArea(frontswap.AreaConfig{Name: e.Name, ID: e.id, Pages: uint64(e.Size / pageSize), Takeover: true})
 		if err != nil {

@@ -50,7 +50,9 @@ func (d *Daemon) upgrade() error {
 			Hint: "stop it (SIGTERM) and start the new one, with a --memory-dir",
 		}
 	}
-	if name, busy := d.moves.any(); busy {
+	name, busy := d.moves.hold()
+	defer d.moves.release()
+	if busy {
 		return &admin.Error{
 			Status: http.StatusConflict, Message: "pages of backend " + name + " are being moved",
 			Hint: "wait for its end (tmemctl backend list), or end it: tmemctl backend cancel " + name,
@@ -72,7 +74,9 @@ func (d *Daemon) upgrade() error {
 	err = d.rehearse(program, h)
 	if err == nil {
 		d.log.Info("the new program can take over")
-		err = h.become(program)
+		if err = d.stopAsked(); err == nil {
+			err = h.become(program)
+		}
 	}
 	resume()
 	d.log.Error("not upgraded; clients are served as before", "error", err)
@@ -86,14 +90,31 @@ func upgradeError(err error) *admin.Error {
 	}
 }
 
-// any names a backend whose pages somebody is having moved.
-func (ms *moves) any() (name string, busy bool) {
+// stopAsked is an error if somebody asked for a stop meanwhile: the new program
+// would know nothing of it.
+func (d *Daemon) stopAsked() error {
+	if d.stopping.Load() || len(d.signals) > 0 {
+		return errors.New("a stop was asked for meanwhile")
+	}
+	return nil
+}
+
+// hold keeps moves from beginning until release, if none is under way; else it
+// names a backend whose pages somebody is having moved.
+func (ms *moves) hold() (name string, busy bool) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
+	ms.held = len(ms.running) == 0
 	for name := range ms.running {
 		return name, true
 	}
 	return "", false
+}
+
+func (ms *moves) release() {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	ms.held = false
 }
 
 // rehearse has a child find out whether the new program can take over.

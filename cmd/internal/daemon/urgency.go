@@ -22,6 +22,7 @@ type urgency struct {
 	set   func(on bool) error // protect.Report.Urgent
 	comm  func(pid int32) string
 	known map[uint64]bool // by connection: whether the host's kernel is behind it
+	of    *nbd.Server     // whose connections these are: another one counts anew
 	on    bool
 }
 
@@ -34,8 +35,11 @@ func (u *urgency) watch(ctx context.Context, d *Daemon) {
 	tick := time.NewTicker(urgencyPeriod)
 	defer tick.Stop()
 	for {
-		was := u.on
-		if err := u.look(d.server().Clients()); err != nil {
+		was, server := u.on, d.server()
+		if u.of != server {
+			u.of, u.known = server, map[uint64]bool{}
+		}
+		if err := u.look(server.Clients()); err != nil {
 			d.log.Warn("cannot change the scheduling class: swap of this host may freeze it", "error", err)
 		}
 		if u.on != was {
@@ -71,9 +75,15 @@ func (u *urgency) look(clients []nbd.Client) error {
 }
 
 // isKernel says whether a client hands its socket to the kernel of this host:
-// tmemctl attach says so by its session, nbd-client by its name.
+// tmemctl attach says so by its session, nbd-client by its name. That one ends when
+// it has handed it over, and root's processes may be hidden from us: so a process of
+// root's without a name is taken for it.
 func (u *urgency) isKernel(c nbd.Client) bool {
-	return c.Credentials != nil && (c.Session || u.comm(c.Credentials.PID) == "nbd-client")
+	if c.Credentials == nil || c.Session {
+		return c.Credentials != nil
+	}
+	comm := u.comm(c.Credentials.PID)
+	return comm == "nbd-client" || comm == "" && c.Credentials.UID == 0
 }
 
 func commandOf(pid int32) string {
