@@ -36,6 +36,18 @@ func TestSwapWhileBackendsComeAndGo(t *testing.T) {
 // kernels are the series that were asked for.
 func kernels() []string { return strings.Split(cmp.Or(os.Getenv("TMEMD_VM_KERNEL"), "6.1"), ",") }
 
+// firstKernel and lastKernel are the series for runs that take turns, so that each kernel has one of them and a test of everything
+// is quick enough to be run all the time. With TMEMD_VM_ALL they are all series.
+func firstKernel() []string { return takeTurns(kernels(), 0) }
+func lastKernel() []string  { return takeTurns(kernels(), len(kernels())-1) }
+
+func takeTurns(series []string, whose int) []string {
+	if os.Getenv("TMEMD_VM_ALL") != "" {
+		return series
+	}
+	return series[whose : whose+1]
+}
+
 // scenario is one run. Each of its phases looks at tmemd before and after, and what follows from the design must hold.
 type scenario struct {
 	t       *testing.T
