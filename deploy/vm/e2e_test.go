@@ -29,7 +29,10 @@ const (
 // One run on one kernel: no backend, a backend loaded, unloaded and loaded again underneath a guest that swaps all the time.
 func TestSwapWhileBackendsComeAndGo(t *testing.T) {
 	for _, series := range kernels() {
-		t.Run("linux-"+series, func(t *testing.T) { newScenario(t, series).run() })
+		t.Run("linux-"+series, func(t *testing.T) {
+			t.Parallel() // one machine leaves half of two processors idle
+			newScenario(t, series).run()
+		})
 	}
 }
 
