@@ -20,7 +20,8 @@ const (
 	dataMiB      = 176
 	swapSize     = "512MiB"
 	workers      = 4
-	phasePages   = 8000 //  verified in each phase, at least
+	phasePages   = 6000  // verified in each phase, at least
+	mostPages    = 16000 // if tmemd has not seen enough of them before
 	roomyBackend = "1GiB"
 	smallBackend = "4MiB" // less than the guest swaps out in a phase
 	tinyBackend  = "1MiB" // hardly anything
@@ -295,7 +296,7 @@ func (s *scenario) arrived(swappedOut int64) {
 	equal(s, "bytes written", int64(bytes), (swappedOut+1)*pageSize)
 }
 
-// phase has the guest swap under a name until it has verified phasePages, and goes on for up to as many again until
+// phase has the guest swap under a name until it has verified phasePages, and goes on for up to mostPages until
 // tmemd has seen enough of them. It returns tmemd's status before and after.
 func (s *scenario) phase(name string, enough func(status) bool) (before, after status) {
 	s.t.Helper()
@@ -305,7 +306,7 @@ func (s *scenario) phase(name string, enough func(status) bool) (before, after s
 	last, err := s.machine.AwaitVerified(s.ctx, began, phasePages)
 	s.must(err)
 	after = s.daemon.status(s.ctx)
-	for !enough(after) && last.Counters.Sub(began.Counters).Verified < 2*phasePages {
+	for !enough(after) && last.Counters.Sub(began.Counters).Verified < mostPages {
 		last, err = s.machine.AwaitVerified(s.ctx, last, phasePages/10)
 		s.must(err)
 		after = s.daemon.status(s.ctx)
