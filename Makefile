@@ -8,7 +8,7 @@ KERNELS     ?= 6.1,6.12
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
                python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev systemd
 
-.PHONY: all build run test lint unit race interop e2e fuzz bench bench-nbd bench-memory bench-drain soak soak-resize crash deps clean
+.PHONY: all build run test lint unit race interop e2e e2e-all fuzz bench bench-nbd bench-memory bench-drain soak soak-resize crash deps clean
 
 all: build
 
@@ -37,8 +37,11 @@ race: deps ## unit, model and conformance tests under the race detector
 interop: deps build ## NBD clients that others wrote, faults on real file systems, systemd on its units
 	$(GO) test -tags interop -count=1 -timeout 15m -v ./deploy/interop ./deploy/systemd
 
-e2e: deps build ## stock Debian kernels, 6.1 and 6.12, swap through tmemd in a VM
+e2e: deps build ## stock Debian kernels, 6.1 and 6.12, swap through tmemd in a VM; two runs take turns with the kernels
 	TMEMD_VM_KERNEL=$(KERNELS) $(GO) test -tags e2e -count=1 -timeout 20m -v ./deploy/vm
+
+e2e-all: deps build ## the same, every run on each kernel
+	TMEMD_VM_ALL=1 TMEMD_VM_KERNEL=$(KERNELS) $(GO) test -tags e2e -count=1 -timeout 30m -v ./deploy/vm
 
 fuzz: ## MINUTES for each target (default 1)
 	deploy/fuzz.sh $(or $(MINUTES),1)

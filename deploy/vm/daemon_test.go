@@ -25,6 +25,8 @@ const pageSize = 4096
 
 // status is what the scenario reads of "tmemctl status --json".
 type status struct {
+	PID      int      `json:"pid"`
+	Started  string   `json:"started"`
 	Phase    string   `json:"phase"`
 	Listen   []string `json:"listen"`
 	Metrics  string   `json:"metrics"`
@@ -97,35 +99,41 @@ const (
 	backendName = "zcache"
 )
 
-// daemon is a tmemd of the test's own.
+// daemon is a tmemd of the test's own, one process after the other.
 type daemon struct {
 	t        *testing.T
-	ctl      string // path of tmemctl
+	program  string
+	ctl      string   // path of tmemctl
+	args     []string // of tmemd, the same for each process
 	stateDir string
+	memory   string // its memory folder
 	command  *exec.Cmd
 	log      *console
 }
 
-// startDaemon builds and starts tmemd without a backend, on a TCP port of this machine. It is killed at the end of the
-// test, unless stop ended it before.
+// startDaemon builds and starts tmemd without a backend, on a TCP port of this machine that stays the same for all its processes.
+// It is killed at the end of the test, unless stop ended it before.
 func startDaemon(ctx context.Context, t *testing.T, size string) *daemon {
 	t.Helper()
 	bin := t.TempDir()
-	d := &daemon{t: t, ctl: filepath.Join(bin, "tmemctl"), stateDir: t.TempDir(), log: &console{limit: 64 << 10}}
-	for _, program := range []string{"tmemd", "tmemctl"} {
-		if err := BuildProgram(ctx, "github.com/tmemd/tmemd/cmd/"+program, filepath.Join(bin, program)); err != nil {
+	memory, err := os.MkdirTemp("/dev/shm", "tmemd-vm-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(memory) })
+	d := &daemon{
+		t: t, program: filepath.Join(bin, "tmemd"), ctl: filepath.Join(bin, "tmemctl"), stateDir: t.TempDir(),
+		memory: filepath.Join(memory, "pages"), log: &console{limit: 64 << 10},
+	}
+	for _, program := range []string{d.program, d.ctl} {
+		if err := BuildProgram(ctx, "github.com/tmemd/tmemd/cmd/"+filepath.Base(program), program); err != nil {
 			t.Fatal(err)
 		}
 	}
-	d.command = exec.Command(filepath.Join(bin, "tmemd"), "--state-dir", d.stateDir, "--size", size, "--backend", "none",
-		"--listen", "tcp://127.0.0.1:0", "--metrics", "127.0.0.1:0")
-	d.command.Stdout, d.command.Stderr = d.log, d.log
-	d.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := d.command.Start(); err != nil {
-		t.Fatal(err)
-	}
+	d.args = []string{"--state-dir", d.stateDir, "--memory-dir", d.memory, "--size", size, "--backend", "none",
+		"--listen", "tcp://" + freeAddress(t), "--metrics", "127.0.0.1:0"}
 	t.Cleanup(func() {
-		if d.command.ProcessState == nil {
+		if d.command != nil && d.command.ProcessState == nil {
 			_ = d.command.Process.Kill() // it may have ended by itself
 			_ = d.command.Wait()
 		}
@@ -133,13 +141,48 @@ func startDaemon(ctx context.Context, t *testing.T, size string) *daemon {
 			t.Logf("tmemd's log:\n%s", d.log)
 		}
 	})
+	d.start(ctx)
+	return d
+}
+
+// freeAddress is an address of this machine that nobody listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// start runs tmemd and waits until it answers.
+func (d *daemon) start(ctx context.Context) {
+	d.t.Helper()
+	d.command = exec.Command(d.program, d.args...)
+	d.command.Stdout, d.command.Stderr = d.log, d.log
+	d.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := d.command.Start(); err != nil {
+		d.t.Fatal(err)
+	}
 	for exec.CommandContext(ctx, d.ctl, "--state-dir", d.stateDir, "status").Run() != nil {
 		if ctx.Err() != nil || syscall.Kill(d.command.Process.Pid, 0) != nil {
-			t.Fatalf("tmemd does not answer: %v", context.Cause(ctx))
+			d.t.Fatalf("tmemd does not answer: %v", context.Cause(ctx))
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	return d
+}
+
+// kill ends the process with SIGKILL. That it ended by itself before is an error.
+func (d *daemon) kill() {
+	d.t.Helper()
+	if err := d.command.Process.Signal(syscall.SIGKILL); err != nil {
+		d.t.Fatal(err)
+	}
+	_ = d.command.Wait() // the signal
+	if s, ok := d.command.ProcessState.Sys().(syscall.WaitStatus); !ok || !s.Signaled() || s.Signal() != syscall.SIGKILL {
+		d.t.Fatalf("tmemd ended by itself: %s", d.command.ProcessState)
+	}
 }
 
 // tmemctl runs the operator's command and returns what it printed.
@@ -234,8 +277,8 @@ func (d *daemon) metrics(ctx context.Context) map[string]float64 {
 	return samples
 }
 
-// sharedMemory is what the kernel, not the daemon, says that the daemon's shared memory files hold, in bytes: page map and
-// arenas live in such files.
+// sharedMemory is what the kernel, not the daemon, says that the files of the daemon's memory folder hold which it has open, in
+// bytes: page map and arenas live in such files.
 func (d *daemon) sharedMemory() int64 {
 	d.t.Helper()
 	folder := fmt.Sprintf("/proc/%d/fd", d.command.Process.Pid)
@@ -246,7 +289,8 @@ func (d *daemon) sharedMemory() int64 {
 	total := int64(0)
 	for _, file := range files {
 		path := filepath.Join(folder, file.Name())
-		if target, err := os.Readlink(path); err != nil || !strings.HasPrefix(target, "/memfd:") {
+		target, err := os.Readlink(path)
+		if err != nil || filepath.Ext(strings.TrimSuffix(target, " (deleted)")) != ".mem" || !strings.HasPrefix(target, d.memory) {
 			continue
 		}
 		var info syscall.Stat_t

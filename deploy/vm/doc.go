@@ -15,12 +15,27 @@
 // memory is back with the system by the kernel's account. At the end the guest's log is free of errors, and tmemd was sent
 // exactly as many bytes as the guest's kernel says that it swapped out.
 //
-// In a second run, attached by tmemctl, tmemd is stopped for longer than the age at which requests' connections are made
-// anew, and its TCP connections are cut: every byte is right, and the guest's log tells of dead connections and nothing worse.
+// In a second run a random operator loads, unloads, replaces, freezes, shrinks and resizes what he likes.
 //
-// In a third, tmemd runs in the guest, on a disk of the guest's, and the guest swaps to it: memory is exhausted, processes are
-// killed over it, a backend is drained and loaded. tmemctl doctor in the guest finds every protection in place. Without the
+// In a third, attached by tmemctl, tmemd outside is stopped for longer than the age at which requests' connections are made anew
+// (12 s, with that age scaled from 30 s to 5), its TCP connections are cut, it is killed with SIGKILL and started again three
+// times, and upgraded. The backend and its pages are there for each next process, every byte is right, and the guest's log tells
+// of dead connections and nothing worse.
+//
+// In a fourth, tmemd runs in the guest, on a disk of the guest's, and the guest swaps to it: memory is exhausted all the time,
+// processes are killed over it, a backend is drained and loaded. tmemctl doctor in the guest finds every protection in place. If
+// the kernel finds no memory at all it may kill the process that was made to take it, and nobody else. Without the
 // protections the same hangs or not, as it happens: -tags 'e2e unprotected' runs that, and says which.
+//
+// # What runs where
+//
+//	test                            make e2e              make e2e-all
+//	TestSwapWhileBackendsComeAndGo  each kernel           each kernel
+//	TestSwapThroughRandomEvents     each kernel           each kernel
+//	TestSwapThroughInterruptions    the first named, 6.1  each kernel
+//	TestSwapToOwnHost               the last named, 6.12  each kernel
+//
+// The first two have their kernels side by side, the others have the test machine for themselves.
 //
 // # Invariants
 //
@@ -45,16 +60,17 @@
 //
 // # Not promised
 //
-// Speed: emulation is ten to a hundred times slower than a processor. A restart of tmemd under swap: what it had in memory
-// would be gone. Kernels other than Debian's 6.1 and 6.12 cloud kernels; they behave differently enough that both are worth running.
+// Speed: emulation is ten to a hundred times slower than a processor. A restart of tmemd under swap that nbd-client attached: it
+// makes no connection anew. Kernels other than Debian's 6.1 and 6.12 cloud kernels; they behave differently enough that both are worth running.
 //
 // # How to run it
 //
 //	go test -tags e2e -count=1 -timeout 20m -v ./deploy/vm
 //
-// It takes five to seven minutes for each kernel on two cores. The first run downloads the kernel, 27 MB (6.1) or 34 MB (6.12).
+// A run takes one and a half to two and a half minutes on two cores. The first one downloads the kernel, 27 MB (6.1) or 34 MB (6.12).
 //
 //	TMEMD_VM_KERNEL  kernel series, separated by commas; default 6.1. Each is a subtest: 6.1,6.12 runs both
+//	TMEMD_VM_ALL     if it is set, every test runs on each of them
 //	TMEMD_VM_CACHE   where kernels are kept; default .cache/vm at the top of the repository. Remove it to get newer ones
 //	TMEMD_VM_SEED    seed of the guest's content and choices; default random. Each run prints its own
 //

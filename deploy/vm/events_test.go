@@ -19,7 +19,16 @@ const (
 // One run in which an operator does as he pleases with backends and the export, at random, underneath a guest that swaps
 // all the time. TMEMD_VM_SEED repeats his choices.
 func TestSwapThroughRandomEvents(t *testing.T) {
-	s := newScenario(t, "6.1")
+	for _, series := range kernels() {
+		t.Run("linux-"+series, func(t *testing.T) {
+			t.Parallel()
+			randomEvents(t, series)
+		})
+	}
+}
+
+func randomEvents(t *testing.T, series string) {
+	s := newScenario(t, series)
 	seed := seed(t)
 	o := operator{scenario: s, random: rand.New(rand.NewPCG(seed, 0)), frozen: map[string]bool{}}
 	s.note("events of seed %d", seed)

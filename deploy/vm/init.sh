@@ -27,7 +27,8 @@ run busybox sysctl -w "vm.min_free_kbytes=$min_free_kib"
 
 # A daemon of the guest's own, on its disk, with compressed memory that is taken at once if it protects itself.
 daemon() {
-	run busybox mkdir /state
+	run busybox mkdir /state /dev/shm
+	run busybox mount -t tmpfs shm /dev/shm # as every distribution has it; pages are kept there
 	busybox cat >/state/tmemd.toml <<-END
 		state_dir = "/state"
 		metrics = "off"
@@ -44,6 +45,7 @@ daemon() {
 	/bin/tmemd --config /state/tmemd.toml &
 	until /bin/tmemctl --state-dir /state status >/dev/null 2>&1; do busybox sleep 0.2; done
 	run /bin/tmemctl --state-dir /state attach /dev/nbd0 --export "$nbd_export" --detach
+	echo -1000 >/proc/$$/oom_score_adj # of all that follows: if memory ends, the kernel is to kill what the test made for that
 }
 
 guest="-mib $data_mib -seed $seed -workers $workers"

@@ -16,6 +16,14 @@ var trouble = regexp.MustCompile(`I/O error|(?i:(write|read)-error on swap)|SIGB
 var deadConnections = regexp.MustCompile(`nbd\d*: (?i:connection timed out, retrying|dead connection|receive (control|data) failed|` +
 	`send (control|data) failed|request send failed, requeueing)`)
 
+// victim is a program that takes all memory that it can get, and may be killed for it.
+const victim = "tail"
+
+// exhaustion is what the kernel writes where dead connections are expected and, besides, that it had no memory left and killed
+// the victim: nobody else.
+var exhaustion = regexp.MustCompile(deadConnections.String() + `|invoked oom-killer: |oom-kill:.*,task=` + victim + `,|` +
+	`Out of memory: Killed process \d+ \(` + victim + `\)`)
+
 // LogTrouble returns the lines of a kernel log that tell of a failure, but for those expected, if it is not nil.
 func LogTrouble(log string, expected *regexp.Regexp) []string {
 	var lines []string

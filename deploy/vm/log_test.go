@@ -60,6 +60,22 @@ func TestLogTroubleExpected(t *testing.T) {
 	}
 }
 
+// Where memory is exhausted on purpose, one program may be killed.
+func TestLogTroubleOfExhaustion(t *testing.T) {
+	log := strings.Join([]string{
+		"<4>[   67.0] guest invoked oom-killer: gfp_mask=0x140cca(GFP_HIGHUSER_MOVABLE|__GFP_COMP), order=0, oom_score_adj=-1000",
+		"<6>[   67.1] oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/,task=tail,pid=136,uid=0",
+		"<3>[   67.2] Out of memory: Killed process 136 (tail) total-vm:4028kB, anon-rss:160kB",
+		"<3>[   67.3] block nbd0: Dead connection, failed to find a fallback",
+		"<6>[   68.1] oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/,task=tmemd,pid=99,uid=0",
+		"<3>[   68.2] Out of memory: Killed process 99 (tmemd) total-vm:4028kB, anon-rss:160kB",
+		"<4>[   68.3] Read-error on swap-device (43:0:16288)",
+	}, "\n")
+	if got := LogTrouble(log, exhaustion); len(got) != 3 || !strings.Contains(got[0], "task=tmemd") || !strings.Contains(got[1], "(tmemd)") || !strings.Contains(got[2], "Read-error") {
+		t.Errorf("found %q", got)
+	}
+}
+
 func TestConsoleKeepsTheEnd(t *testing.T) {
 	c := &console{limit: 10}
 	for _, part := range []string{"one\r\n", "two\r\n", "three\r\n"} {

@@ -95,6 +95,7 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: c.LogLevel}))
 	// Before anything is made: what is mapped from now on is locked as it is.
+	room := roomOf(host.RAM)
 	protection, err := protect.Apply(c.Protect, servesLocally(c), room, log)
 	if err != nil {
 		return err
@@ -123,9 +124,13 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	})
 }
 
-// room is what the daemon has to spare. The Go heap holds books, not pages, and
-// the garbage of the admin API and of metrics; threads wait for storage.
-var room = protect.Room{Heap: 48 << 20, Threads: 48}
+// roomOf is what the daemon has to spare on a host with so many bytes of memory. The
+// Go heap holds books, not pages, and the garbage of the admin API and of metrics;
+// threads wait for storage. A small host has no 48 MiB to spare: a collection is due
+// earlier there.
+func roomOf(ram int64) protect.Room {
+	return protect.Room{Heap: min(max(ram/16, 16<<20), 48<<20), Threads: 48}
+}
 
 // servesLocally says whether this host can attach without TCP.
 func servesLocally(c *config.Config) bool {

@@ -35,6 +35,11 @@
 // The flusher flag belongs to a thread. The runtime sets it on all that there are,
 // and new ones inherit it. That works without cgo only.
 //
+// The Go runtime gives back what the last collection did not find in use, locked or
+// not (it maps anew what it cannot give back). So the last collection at the start
+// finds the room full of garbage, and later ones begin when it is full. A
+// runtime.GC() at a quiet moment would undo that.
+//
 // # Invariants
 //
 //	H1  A measure that is refused is reported with its cure, never skipped in

@@ -119,15 +119,9 @@ func (linux) setOOMScore() error {
 // gave.
 func (linux) touchHeap(room Room) error {
 	startThreads(room.Threads)
-	// Many small objects, each a span of its own, collected while they live and
-	// when they do not: the runtime's books of spans, their bitmaps and its work
-	// buffers are memory, too, and are kept for reuse.
-	const span = 8 << 10
-	objects := make([][]byte, room.Heap/span)
-	for i := range objects {
-		objects[i] = make([]byte, span)
-		objects[i][0], objects[i][span/2] = 1, 1
-	}
+	objects := fillHeap(room.Heap)
+	// Collected while they live and when they do not: the runtime's bitmaps and its
+	// work buffers are memory, too, and are kept for reuse.
 	collect := func() {
 		for range 3 {
 			runtime.GC()
@@ -147,7 +141,29 @@ func (linux) touchHeap(room Room) error {
 	}
 	objects = nil
 	collect()
+	leaveRoom(room.Heap)
 	return nil
+}
+
+// fillHeap allocates so many bytes and touches them: many small objects, each a
+// span of its own, as the runtime's books of spans are memory, too.
+func fillHeap(bytes int64) [][]byte {
+	const span = 8 << 10
+	objects := make([][]byte, bytes/span)
+	for i := range objects {
+		objects[i] = make([]byte, span)
+		objects[i][0], objects[i][span/2] = 1, 1
+	}
+	return objects
+}
+
+// leaveRoom makes so much garbage and collects it, once. The runtime gives back to
+// the kernel, within seconds, what is beyond what the last collection found in use,
+// garbage included: a second one would find little. Later collections begin when the
+// room is used up.
+func leaveRoom(bytes int64) {
+	fillHeap(bytes)
+	runtime.GC()
 }
 
 // Settle is for a process that has made what it lives with: if that is more than
@@ -156,7 +172,7 @@ func (r Report) Settle(room Room) {
 	if !r.has(HeapTouched) || os.Getenv("GOMEMLIMIT") != "" || os.Getenv("GOGC") != "" {
 		return
 	}
-	runtime.GC()
+	leaveRoom(room.Heap)
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
 	// What lives, what is not heap, and the room one and a half times over.

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -182,6 +183,8 @@ func protectSelf(t *testing.T) {
 		t.Fatalf("status %s", status)
 	}
 	touchedHeap(t)
+	r.Settle(Room{Heap: 8 << 20})
+	keepsHeap(t)
 	settles(t, r)
 	if done[CodeTouched] == Refused {
 		t.Errorf("the program's code could not be touched: %+v", r.Measures)
@@ -200,6 +203,18 @@ func touchedHeap(t *testing.T) {
 		t.Errorf("4 MiB of garbage faulted %d pages in", n)
 	}
 	runtime.KeepAlive(kept)
+}
+
+// keepsHeap: the runtime does not give the room back, which it would begin at once
+// in the background.
+func keepsHeap(t *testing.T) {
+	t.Helper()
+	time.Sleep(4 * time.Second) // it goes slowly
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	if kept := stats.HeapIdle - stats.HeapReleased; kept < 7<<20 {
+		t.Errorf("the heap has room for %d bytes, want about 8 MiB", kept)
+	}
 }
 
 // faults counts this process's page faults.
