@@ -24,7 +24,7 @@ const (
 )
 
 // word0 is the first header word of the slot at offset, which decides whether
-// the slot is live (A1). Slots are aligned to 64 bytes and the region to a page.
+// the slot is live (A1). Slots are aligned to RefUnit and the region to a page.
 func (a *Arena) word0(offset int64) *uint64 {
 	return (*uint64)(unsafe.Pointer(&a.memory[offset : offset+headerSize][0]))
 }

@@ -28,8 +28,7 @@
 //	    replacement that was under way, which the stop waits for.
 //	E6  Certificates that cannot be used never replace ones that can. A reload
 //	    changes nothing else, and may come at any time.
-//
-//	E6  Pages in memory outlive the process if there is a memory folder: whatever ends
+//	E7  Pages in memory outlive the process if there is a memory folder: whatever ends
 //	    it, the next one in the same boot takes over every page, or refuses to start
 //	    and changes nothing. Nothing is half used.
 //
