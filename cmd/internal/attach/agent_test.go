@@ -212,7 +212,7 @@ func TestKernelIsLate(t *testing.T) {
 func TestAnotherServerIsRefused(t *testing.T) {
 	changes := map[string]func(*testServer){
 		"identity": func(s *testServer) { s.export.Description = "swap through tmemd, content 2" },
-		"size":     func(s *testServer) { s.export.Device = blank(2 * testSize) },
+		"size":     func(s *testServer) { s.export.Device = blank(testSize / 2) },
 		"flags":    func(s *testServer) { s.export.ReadOnly = true },
 		"name":     func(s *testServer) { s.export.Name = "other" },
 	}
@@ -239,6 +239,63 @@ func TestAnotherServerIsRefused(t *testing.T) {
 			r.server.start()
 			eventually(t, "the agent has reconnected", func() bool { return r.record().Reconnects == 1 })
 		})
+	}
+}
+
+// TestExportGrew: a resize under an attachment is no reason to fail its requests
+// when the server restarts, nor when the agent does. The device stays as it is.
+func TestExportGrew(t *testing.T) {
+	for name, agentDies := range map[string]bool{"agent lives": false, "agent dies": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			a := r.attach()
+			if agentDies {
+				r.kill(a)
+			}
+			r.server.stop()
+			r.server.export.Device = blank(2 * testSize)
+			r.server.start()
+			if agentDies {
+				a = r.attach()
+			}
+			r.run(a)
+			r.linkDead()
+			eventually(t, "the agent has reconnected", func() bool { return r.record().Reconnects == 1 })
+			if got, size := r.kernel.alive(), r.record().Server.Size; got != 2 || size != testSize {
+				t.Errorf("%d connections work, the record has %d bytes", got, size)
+			}
+		})
+	}
+}
+
+func TestWhichServerMayTakeOver(t *testing.T) {
+	const base, fastZero, cache = uint16(0x16d), uint16(1 << 11), uint16(1 << 10) // tmemd's flags, and two more
+	was := Server{Name: "swap", Size: testSize, Flags: base, Identity: identity}
+	tests := []struct {
+		name   string
+		change func(*Server)
+		why    string // what the refusal says; empty if it may
+	}{
+		{"the same", func(*Server) {}, ""},
+		{"larger", func(s *Server) { s.Size += pageSize }, ""},
+		{"smaller", func(s *Server) { s.Size -= pageSize }, "it has 1044480 bytes, the device has 1048576"},
+		{"more flags", func(s *Server) { s.Flags |= fastZero | cache }, ""},
+		{"one flag less", func(s *Server) { s.Flags &^= flagTrim }, "without 0x20"},
+		{"another flag instead", func(s *Server) { s.Flags = s.Flags&^flagMultiConn | cache }, "without 0x100"},
+		{"read-only", func(s *Server) { s.Flags |= flagReadOnly }, "read-only"},
+		{"another identity", func(s *Server) { s.Identity = "" }, "calls itself"},
+	}
+	for _, test := range tests {
+		other := was
+		test.change(&other)
+		if why := was.differs(other); (why == "") != (test.why == "") || !strings.Contains(why, test.why) {
+			t.Errorf("%s: %q, want %q", test.name, why, test.why)
+		}
+	}
+	readOnly := was
+	readOnly.Flags |= flagReadOnly
+	if why := readOnly.differs(readOnly); why != "" {
+		t.Errorf("read-only as before: %q", why)
 	}
 }
 

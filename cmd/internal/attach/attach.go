@@ -227,7 +227,7 @@ func (a *Attachment) configure() error {
 		a.log.Warn("the server does not end abandoned connections when asked: after a reconnect a delayed request could undo a newer write")
 	}
 	if server.Identity == "" {
-		a.log.Warn("the server does not say who it is: another one of the same size would be taken for it after a reconnect")
+		a.log.Warn("the server does not say who it is: another one, as large or larger, would be taken for it after a reconnect")
 	}
 	if o.Discard && !a.record.Discard {
 		a.log.Warn("the server takes no TRIM: it will keep pages that the kernel does not need any more")

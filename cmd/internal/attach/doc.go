@@ -34,8 +34,10 @@
 //
 // # Invariants
 //
-//	T1  The kernel is never handed a connection to a server whose size, flags or
-//	    identity differ from what the device was made with.
+//	T1  The kernel is never handed a connection to a server that has fewer bytes
+//	    than the device was made with, lacks one of its flags, is read-only if
+//	    the device is not, or has another identity. An export that grew, or a
+//	    server that can do more, is accepted: the kernel keeps what it was told.
 //	T2  Connections are replaced all together, after the server has ended every
 //	    older one (nbd.OptionSession): no request that is late can undo a newer
 //	    write. The server says in the handshake whether it knows that.
