@@ -70,8 +70,8 @@ type Attachment struct {
 // host is what an attachment does to the machine besides the NBD driver. Tests
 // have another one.
 type host interface {
-	// prepare makes a device a swap area, unless it is one.
-	prepare(path string, size uint64, force bool) (made bool, err error)
+	// prepare makes a device a swap area, unless it is one, and says what it did.
+	prepare(path string, size uint64, force bool) (did string, err error)
 	swapOn(path string, priority int, discard bool) error
 	swapOff(path string) error
 	// used is how much of a swap device is in use, in bytes; ok is false if the
@@ -82,9 +82,9 @@ type host interface {
 // linux is this machine.
 type linux struct{}
 
-func (linux) prepare(path string, size uint64, force bool) (bool, error) {
+func (linux) prepare(path string, size uint64, force bool) (string, error) {
 	if err := awaitNode(path); err != nil {
-		return false, err
+		return didNothing, err
 	}
 	return prepareDevice(path, size, force)
 }
@@ -316,12 +316,16 @@ func descriptors(files []*os.File) []int {
 
 // swap makes the configured device swap.
 func (a *Attachment) swap() error {
-	made, err := a.host.prepare(a.record.Device, a.device.size, a.options.Force)
+	did, err := a.host.prepare(a.record.Device, a.device.size, a.options.Force)
 	if err != nil {
 		return err
 	}
-	if made {
-		a.log.Info("made a swap area", "device", a.record.Device, "bytes", a.device.size)
+	switch did {
+	case didNothing:
+	case didSpare:
+		a.log.Warn(did, "device", a.record.Device, "bytes", a.device.size)
+	default:
+		a.log.Info(did, "device", a.record.Device, "bytes", a.device.size)
 	}
 	if err := a.slot.save(a.record); err != nil {
 		return err

@@ -45,7 +45,9 @@
 //	T4  There is one agent for each device, by a lock in the folder of records. The
 //	    next one takes over from one that died.
 //	T5  An Attach that fails leaves the machine as it was; content that is no swap
-//	    area is never overwritten unless asked.
+//	    area is never overwritten unless asked. The swap area of an export that
+//	    grew is made to use it all if nothing is behind it, and used as it is
+//	    otherwise.
 //	T6  After Attach nothing needs a name to be looked up, a program to be started
 //	    or a file on a disk.
 //

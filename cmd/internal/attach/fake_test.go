@@ -175,11 +175,11 @@ type fakeHost struct {
 	gate     chan struct{} // if not nil: swapOff waits for it
 }
 
-func (h *fakeHost) prepare(_ string, size uint64, _ bool) (bool, error) {
+func (h *fakeHost) prepare(_ string, size uint64, _ bool) (string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.prepared = size
-	return true, nil
+	return didMake, nil
 }
 
 func (h *fakeHost) swapOn(_ string, priority int, discard bool) error {
