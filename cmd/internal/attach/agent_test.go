@@ -431,6 +431,35 @@ func TestTakeOver(t *testing.T) {
 	eventually(t, "the server has ended the others", func() bool { return r.server.server.Stats().Connections.Now == 2 })
 }
 
+// TestClockIsSetBack: the connections of an agent that died live, and are of a
+// later time than the next agent has.
+func TestClockIsSetBack(t *testing.T) {
+	for name, reconnect := range map[string]bool{"after attach": false, "after a reconnect that was not noted": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			if !reconnect {
+				r.host.fast = time.Hour
+			}
+			a := r.attach()
+			if reconnect {
+				r.host.fast = time.Hour
+				a.beginOutage()
+				if err := a.replace(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.kill(a)
+			r.host.fast = 0
+			r.run(r.attach())
+			eventually(t, "the agent has reconnected", func() bool { return r.record().Reconnects == 1 })
+			if got := r.kernel.alive(); got != 2 {
+				t.Errorf("%d connections work", got)
+			}
+			eventually(t, "the server has ended the others", func() bool { return r.server.server.Stats().Connections.Now == 2 })
+		})
+	}
+}
+
 func TestFailedAttachLeavesNothing(t *testing.T) {
 	gone := config.Address{Network: "unix", Address: "/nonexistent/nbd.sock"}
 	tests := []struct {

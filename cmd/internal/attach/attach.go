@@ -77,6 +77,8 @@ type host interface {
 	// used is how much of a swap device is in use, in bytes; ok is false if the
 	// kernel does not swap to it.
 	used(path string) (bytes int64, ok bool, err error)
+	// now is the wall clock, which may be set back.
+	now() time.Time
 }
 
 // linux is this machine.
@@ -92,6 +94,7 @@ func (linux) prepare(path string, size uint64, force bool) (string, error) {
 func (linux) swapOn(path string, priority int, discard bool) error {
 	return swapOn(path, priority, discard)
 }
+func (linux) now() time.Time                        { return time.Now() }
 func (linux) swapOff(path string) error             { return swapOff(path) }
 func (linux) used(path string) (int64, bool, error) { return swapUsed("/proc", path) }
 
@@ -186,6 +189,7 @@ func (a *Attachment) configure() error {
 	if _, err := rand.Read(name[:]); err != nil {
 		return fmt.Errorf("make up a session: %w", err)
 	}
+	a.fence.advance(a.host.now())
 	first, err := a.dial(nil, 1)
 	if err != nil {
 		return err
@@ -219,7 +223,7 @@ func (a *Attachment) configure() error {
 	}
 	a.record = Record{
 		Device: devicePath(a.device.index), Index: a.device.index, PID: os.Getpid(),
-		Address: o.Address, Server: server, Fenced: first[0].fenced, Session: a.fence.session[:], Backend: a.device.backend,
+		Address: o.Address, Server: server, Fenced: first[0].fenced, Session: a.fence.session[:], Generation: a.fence.generation, Backend: a.device.backend,
 		Connections: count, Priority: o.Priority, Discard: o.Discard && server.Flags&flagTrim != 0,
 		Timeout: o.Timeout, DeadConnTimeout: o.DeadConnTimeout, Phase: PhaseAttached,
 	}
@@ -261,9 +265,6 @@ func (a *Attachment) dial(server *Server, count int) (made []*connection, err er
 			made = nil
 		}
 	}()
-	if a.fence.generation == 0 {
-		a.fence.generation = uint64(time.Now().UnixNano())
-	}
 	for range count {
 		c, err := dial(a.options.Address, a.options.Export, a.fence, time.Now().Add(handshakeTimeout))
 		if err != nil {
@@ -355,6 +356,7 @@ func (a *Attachment) adopt() (bool, error) {
 		return false, fmt.Errorf("take over %s: its record has no session", r.Device)
 	}
 	copy(a.fence.session[:], r.Session)
+	a.fence.generation = r.Generation
 	a.device = device{
 		index: r.Index, size: r.Server.Size, blockSize: pageSize, flags: r.Server.Flags, backend: r.Backend,
 		timeout: r.Timeout, deadConnTimeout: r.DeadConnTimeout,

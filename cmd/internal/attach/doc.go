@@ -40,7 +40,9 @@
 //	    server that can do more, is accepted: the kernel keeps what it was told.
 //	T2  Connections are replaced all together, after the server has ended every
 //	    older one (nbd.OptionSession): no request that is late can undo a newer
-//	    write. The server says in the handshake whether it knows that.
+//	    write. The server says in the handshake whether it knows that. Which is
+//	    older is said by a generation that grows even if the clock is set back;
+//	    the record has it before the server does, for the agent that takes over.
 //	T3  A device with pages on it is never disconnected: only after swapoff.
 //	T4  There is one agent for each device, by a lock in the folder of records. The
 //	    next one takes over from one that died.

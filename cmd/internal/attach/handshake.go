@@ -69,7 +69,14 @@ func (s Server) differs(other Server) string {
 // carries would otherwise be able to undo a newer write.
 type fence struct {
 	session    [nbd.SessionSize]byte // secret; the same for all of an attachment's connections
-	generation uint64                // grows with each reconnect
+	generation uint64                // grows with each reconnect, see advance
+}
+
+// advance makes the generation a newer one. It follows the clock, so that an
+// agent is never behind what a lost record had, and it never goes back with it:
+// the server would refuse everything until the clock is where it was.
+func (f *fence) advance(now time.Time) {
+	f.generation = max(f.generation+1, uint64(now.UnixNano()))
 }
 
 // connection is one that has been negotiated and is ready for the kernel.
