@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -397,6 +398,43 @@ func (r *rig) kill(a *Attachment) {
 	if err := a.slot.close(); err != nil {
 		r.t.Error(err)
 	}
+}
+
+// TestDetachWhileAnAgentTakesOver: it holds the lock, and the record names the
+// one that died, whose number may be somebody else's.
+func TestDetachWhileAnAgentTakesOver(t *testing.T) {
+	r := newRig(t)
+	a := r.attach()
+	signals := make(chan os.Signal, 1)
+	stop := forwardSIGTERM(t, signals)
+	defer stop()
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*Record){
+		"number used again": func(r *Record) { r.Started-- }, // the test's own
+		"gone":              func(r *Record) { r.PID = ended.Process.Pid },
+	} {
+		record := a.record
+		change(&record)
+		if err := a.slot.save(record); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*detachEvery)
+		err := detach(ctx, DetachOptions{Device: "nbd3", RunDir: r.dir}, r.kernel, r.host)
+		cancel()
+		var told *cli.Error
+		if !errors.As(err, &told) || !strings.Contains(told.Problem, "has not got that far yet") || !strings.Contains(told.Hint, "again") {
+			t.Errorf("%s: detach returns %v", name, err)
+		}
+	}
+	select {
+	case <-signals:
+		t.Error("another process was told to end")
+	default:
+	}
+	r.run(a) // and detaches
 }
 
 func TestDetachWithoutAgent(t *testing.T) {

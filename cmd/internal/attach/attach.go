@@ -58,6 +58,7 @@ type Attachment struct {
 	kernel  kernel  // immutable
 	host    host    // immutable
 	log     *slog.Logger
+	started uint64 // immutable; when this process began, for the record
 
 	slot   *slot
 	device device
@@ -118,7 +119,11 @@ func attach(ctx context.Context, o Options, k kernel, h host) (_ *Attachment, er
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	a := &Attachment{options: o, kernel: k, host: h, log: o.Log}
+	started, err := processStarted(os.Getpid())
+	if err != nil {
+		return nil, err
+	}
+	a := &Attachment{options: o, kernel: k, host: h, log: o.Log, started: started}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.undo())
@@ -222,7 +227,7 @@ func (a *Attachment) configure() error {
 		}
 	}
 	a.record = Record{
-		Device: devicePath(a.device.index), Index: a.device.index, PID: os.Getpid(),
+		Device: devicePath(a.device.index), Index: a.device.index, PID: os.Getpid(), Started: a.started,
 		Address: o.Address, Server: server, Fenced: first[0].fenced, Session: a.fence.session[:], Generation: a.fence.generation, Backend: a.device.backend,
 		Connections: count, Priority: o.Priority, Discard: o.Discard && server.Flags&flagTrim != 0,
 		Timeout: o.Timeout, DeadConnTimeout: o.DeadConnTimeout, Phase: PhaseAttached,
@@ -361,7 +366,7 @@ func (a *Attachment) adopt() (bool, error) {
 		index: r.Index, size: r.Server.Size, blockSize: pageSize, flags: r.Server.Flags, backend: r.Backend,
 		timeout: r.Timeout, deadConnTimeout: r.DeadConnTimeout,
 	}
-	r.PID, r.Phase = os.Getpid(), PhaseReconnecting
+	r.PID, r.Started, r.Phase = os.Getpid(), a.started, PhaseReconnecting
 	a.record = r
 	a.log.Info("taking over a device whose agent is gone", "device", r.Device)
 	_, swapping, err := a.host.used(r.Device)

@@ -45,7 +45,8 @@
 //	    the record has it before the server does, for the agent that takes over.
 //	T3  A device with pages on it is never disconnected: only after swapoff.
 //	T4  There is one agent for each device, by a lock in the folder of records. The
-//	    next one takes over from one that died.
+//	    next one takes over from one that died. Nobody else is sent a signal: a
+//	    record names its agent by number and start.
 //	T5  An Attach that fails leaves the machine as it was; content that is no swap
 //	    area is never overwritten unless asked. The swap area of an export that
 //	    grew is made to use it all if nothing is behind it, and used as it is

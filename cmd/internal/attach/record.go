@@ -34,6 +34,7 @@ type Record struct {
 	Device          string         `json:"device"` // "/dev/nbd0"
 	Index           int            `json:"index"`
 	PID             int            `json:"pid"`
+	Started         uint64         `json:"started"` // when the process began; numbers are used again
 	Address         config.Address `json:"address"`
 	Server          Server         `json:"server"`
 	Fenced          bool           `json:"fenced"`     // the server ends older connections when asked
