@@ -3,7 +3,7 @@
 // another host, and no request fails meanwhile.
 //
 // tmemctl attach calls [Attach], [Listen] and [Attachment.Run]; tmemctl detach
-// calls [Detach]; tmemctl doctor reads [Records].
+// calls [Detach]; tmemctl doctor reads [Records] and [SwapAreas].
 //
 // Stock nbd-client 3.24 configures no dead-connection timeout and never hands the
 // kernel a new connection: when its server goes away, each page that is on the

@@ -266,21 +266,47 @@ func swapCall(call uintptr, path string, flags uintptr) error {
 // swapUsed is how much of a swap device is in use, in bytes; ok is false if the
 // kernel does not swap to it. proc is /proc.
 func swapUsed(proc, device string) (used int64, ok bool, err error) {
+	areas, err := SwapAreas(proc)
+	if err != nil {
+		return 0, false, err
+	}
+	for _, area := range areas {
+		if area.Name == device {
+			return area.Used, true, nil
+		}
+	}
+	return 0, false, nil
+}
+
+// SwapArea is a line of /proc/swaps.
+type SwapArea struct {
+	Name     string // "/dev/nbd0"; blanks in it are written as \040
+	Used     int64  // bytes
+	Priority int
+}
+
+// SwapAreas lists what the kernel swaps to. proc is /proc.
+func SwapAreas(proc string) ([]SwapArea, error) {
 	text, err := os.ReadFile(filepath.Join(proc, "swaps"))
 	if err != nil {
-		return 0, false, fmt.Errorf("read the list of swap areas: %w", err)
+		return nil, fmt.Errorf("read the list of swap areas: %w", err)
 	}
+	var list []SwapArea
 	// Filename Type Size Used Priority, sizes in KiB.
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
-		if len(fields) < 5 || fields[0] != device {
+		if len(fields) < 5 || fields[0] == "Filename" {
 			continue
 		}
 		kib, err := strconv.ParseInt(fields[3], 10, 64)
 		if err != nil {
-			return 0, false, fmt.Errorf("read the list of swap areas: %w", err)
+			return nil, fmt.Errorf("read the list of swap areas: %w", err)
 		}
-		return kib << 10, true, nil
+		priority, err := strconv.Atoi(fields[4])
+		if err != nil {
+			return nil, fmt.Errorf("read the list of swap areas: %w", err)
+		}
+		list = append(list, SwapArea{fields[0], kib << 10, priority})
 	}
-	return 0, false, nil
+	return list, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -152,8 +153,20 @@ func TestSwapUsed(t *testing.T) {
 			t.Errorf("%s: %d, %t, %v; want %d, %t", test.device, used, on, err, test.used, test.on)
 		}
 	}
+	want := []SwapArea{{"/dev/nbd1", 2 << 20, 100}, {"/dev/nbd10", 4 << 10, -2}}
+	if areas, err := SwapAreas(proc); !slices.Equal(areas, want) || err != nil {
+		t.Errorf("the list is %v, %v", areas, err)
+	}
 	if _, _, err := swapUsed(t.TempDir(), "/dev/nbd0"); err == nil {
 		t.Error("a list that is not there is empty")
+	}
+	for _, line := range []string{"/dev/nbd0 partition 1 x 1\n", "/dev/nbd0 partition 1 1 x\n"} {
+		if err := os.WriteFile(filepath.Join(proc, "swaps"), []byte(line), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := SwapAreas(proc); err == nil {
+			t.Errorf("%q is taken", line)
+		}
 	}
 }
 
