@@ -125,10 +125,11 @@ func (c *connection) who() []any {
 }
 
 // noteTLS notes that a connection speaks TLS, and the names that the client
-// proved.
+// proved. A session that it was put into in the clear, perhaps by somebody
+// between, is forgotten (N9).
 func (s *Server) noteTLS(c *connection, names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.encrypted, c.certificate = true, names
+	c.encrypted, c.certificate, c.session = true, names, session{}
 	s.encryptions++
 }

@@ -73,7 +73,9 @@ func (s *Server) joinSession(c *connection, wanted session) (older []*connection
 	}
 	c.session = wanted
 	for _, other := range older {
-		other.socket.Close()
+		// Not its socket: startTLS may be replacing that, and saying good-bye over
+		// TLS may block, with the books locked.
+		other.transport.Close()
 	}
 	return older, true
 }

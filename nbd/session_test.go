@@ -2,8 +2,12 @@ package nbd
 
 import (
 	"bytes"
+	"io"
+	"net"
 	"testing"
 	"time"
+
+	"github.com/tmemd/tmemd/nbd/tlstest"
 )
 
 func sessionOption(id byte, generation uint64) []byte {
@@ -104,4 +108,69 @@ func TestSessionRefusesWhatIsNone(t *testing.T) {
 	}
 	c.join(1, 0, repAck) // and the framing is kept
 	c.goTo("swap")
+}
+
+// TestSessionForgottenByTLS: one that was said in the clear may be anybody's, and
+// does not count (N9). Said again, it does.
+func TestSessionForgottenByTLS(t *testing.T) {
+	a := tlstest.NewAuthority(t, "tmemd test")
+	s := startServer(t, Config{
+		Exports: []Export{{Name: "swap", Device: newMemoryDevice(1 << 20)}}, TLS: TLS{Mode: TLSOptional, Keys: newTestKeys(a.Server(t), nil).Load},
+	})
+	attach := func(again bool) *testClient {
+		c := s.greeted(t, 3)
+		c.join(1, 10, repAck)
+		c, err := c.startTLS(trusting(a))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again {
+			c.join(1, 10, repAck)
+		}
+		c.goTo("swap")
+		return c
+	}
+	outside, inside := attach(false), attach(true)
+	newer := s.greeted(t, 3)
+	newer.join(1, 11, repAck)
+	inside.expectClosed()
+	outside.readBack(0, 16)
+}
+
+// untouchable is a connection's socket that only its own goroutine may use.
+type untouchable struct {
+	net.Conn
+	t *testing.T
+}
+
+func (u untouchable) Close() error {
+	u.t.Error("the socket was closed, which may block, and is the connection's own")
+	return nil
+}
+
+// TestSessionClosesTransports: what ends another connection neither waits for its
+// TLS nor looks at what startTLS replaces.
+func TestSessionClosesTransports(t *testing.T) {
+	s := startServer(t, Config{Exports: []Export{{Name: "swap", Device: newMemoryDevice(1 << 20)}}})
+	server, client := net.Pipe()
+	defer client.Close()
+	if err := client.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	older := newConnection(s.Server, server, 1)
+	older.session = session{id: [SessionSize]byte{1}, generation: 1}
+	older.socket = untouchable{server, t}
+	s.mu.Lock()
+	s.connections[older] = struct{}{}
+	s.mu.Unlock()
+	ended, ok := s.joinSession(newConnection(s.Server, server, 2), session{id: older.session.id, generation: 2})
+	s.mu.Lock()
+	delete(s.connections, older)
+	s.mu.Unlock()
+	if !ok || len(ended) != 1 || ended[0] != older {
+		t.Fatalf("joinSession ends %v, %t", ended, ok)
+	}
+	if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the older connection's client reads: %v", err)
+	}
 }

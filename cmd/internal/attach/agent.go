@@ -199,10 +199,14 @@ func (a *Attachment) reconnect(out *outage) error {
 
 // replace tries once to put new connections in the place of all old ones.
 func (a *Attachment) replace() error {
-	a.fence.generation = uint64(time.Now().UnixNano())
+	// Noted before the server hears of it: the next agent must not be behind it.
+	// Without the record the clock alone has to do.
+	a.fence.advance(a.host.now())
+	a.record.Generation = a.fence.generation
+	saveErr := a.slot.save(a.record)
 	fresh, err := a.dial(&a.record.Server, a.record.Connections)
 	if err != nil {
-		return err
+		return errors.Join(err, saveErr)
 	}
 	accepted, err := a.offer(sockets(fresh))
 	if len(accepted) == 0 {

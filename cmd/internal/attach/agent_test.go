@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -212,7 +213,7 @@ func TestKernelIsLate(t *testing.T) {
 func TestAnotherServerIsRefused(t *testing.T) {
 	changes := map[string]func(*testServer){
 		"identity": func(s *testServer) { s.export.Description = "swap through tmemd, content 2" },
-		"size":     func(s *testServer) { s.export.Device = blank(2 * testSize) },
+		"size":     func(s *testServer) { s.export.Device = blank(testSize / 2) },
 		"flags":    func(s *testServer) { s.export.ReadOnly = true },
 		"name":     func(s *testServer) { s.export.Name = "other" },
 	}
@@ -239,6 +240,63 @@ func TestAnotherServerIsRefused(t *testing.T) {
 			r.server.start()
 			eventually(t, "the agent has reconnected", func() bool { return r.record().Reconnects == 1 })
 		})
+	}
+}
+
+// TestExportGrew: a resize under an attachment is no reason to fail its requests
+// when the server restarts, nor when the agent does. The device stays as it is.
+func TestExportGrew(t *testing.T) {
+	for name, agentDies := range map[string]bool{"agent lives": false, "agent dies": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			a := r.attach()
+			if agentDies {
+				r.kill(a)
+			}
+			r.server.stop()
+			r.server.export.Device = blank(2 * testSize)
+			r.server.start()
+			if agentDies {
+				a = r.attach()
+			}
+			r.run(a)
+			r.linkDead()
+			eventually(t, "the agent has reconnected", func() bool { return r.record().Reconnects == 1 })
+			if got, size := r.kernel.alive(), r.record().Server.Size; got != 2 || size != testSize {
+				t.Errorf("%d connections work, the record has %d bytes", got, size)
+			}
+		})
+	}
+}
+
+func TestWhichServerMayTakeOver(t *testing.T) {
+	const base, fastZero, cache = uint16(0x16d), uint16(1 << 11), uint16(1 << 10) // tmemd's flags, and two more
+	was := Server{Name: "swap", Size: testSize, Flags: base, Identity: identity}
+	tests := []struct {
+		name   string
+		change func(*Server)
+		why    string // what the refusal says; empty if it may
+	}{
+		{"the same", func(*Server) {}, ""},
+		{"larger", func(s *Server) { s.Size += pageSize }, ""},
+		{"smaller", func(s *Server) { s.Size -= pageSize }, "it has 1044480 bytes, the device has 1048576"},
+		{"more flags", func(s *Server) { s.Flags |= fastZero | cache }, ""},
+		{"one flag less", func(s *Server) { s.Flags &^= flagTrim }, "without 0x20"},
+		{"another flag instead", func(s *Server) { s.Flags = s.Flags&^flagMultiConn | cache }, "without 0x100"},
+		{"read-only", func(s *Server) { s.Flags |= flagReadOnly }, "read-only"},
+		{"another identity", func(s *Server) { s.Identity = "" }, "calls itself"},
+	}
+	for _, test := range tests {
+		other := was
+		test.change(&other)
+		if why := was.differs(other); (why == "") != (test.why == "") || !strings.Contains(why, test.why) {
+			t.Errorf("%s: %q, want %q", test.name, why, test.why)
+		}
+	}
+	readOnly := was
+	readOnly.Flags |= flagReadOnly
+	if why := readOnly.differs(readOnly); why != "" {
+		t.Errorf("read-only as before: %q", why)
 	}
 }
 
@@ -342,6 +400,43 @@ func (r *rig) kill(a *Attachment) {
 	}
 }
 
+// TestDetachWhileAnAgentTakesOver: it holds the lock, and the record names the
+// one that died, whose number may be somebody else's.
+func TestDetachWhileAnAgentTakesOver(t *testing.T) {
+	r := newRig(t)
+	a := r.attach()
+	signals := make(chan os.Signal, 1)
+	stop := forwardSIGTERM(t, signals)
+	defer stop()
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*Record){
+		"number used again": func(r *Record) { r.Started-- }, // the test's own
+		"gone":              func(r *Record) { r.PID = ended.Process.Pid },
+	} {
+		record := a.record
+		change(&record)
+		if err := a.slot.save(record); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*detachEvery)
+		err := detach(ctx, DetachOptions{Device: "nbd3", RunDir: r.dir}, r.kernel, r.host)
+		cancel()
+		var told *cli.Error
+		if !errors.As(err, &told) || !strings.Contains(told.Problem, "has not got that far yet") || !strings.Contains(told.Hint, "again") {
+			t.Errorf("%s: detach returns %v", name, err)
+		}
+	}
+	select {
+	case <-signals:
+		t.Error("another process was told to end")
+	default:
+	}
+	r.run(a) // and detaches
+}
+
 func TestDetachWithoutAgent(t *testing.T) {
 	r := newRig(t)
 	r.kill(r.attach())
@@ -372,6 +467,35 @@ func TestTakeOver(t *testing.T) {
 		t.Errorf("%d connections work, the record is %+v", got, r.record())
 	}
 	eventually(t, "the server has ended the others", func() bool { return r.server.server.Stats().Connections.Now == 2 })
+}
+
+// TestClockIsSetBack: the connections of an agent that died live, and are of a
+// later time than the next agent has.
+func TestClockIsSetBack(t *testing.T) {
+	for name, reconnect := range map[string]bool{"after attach": false, "after a reconnect that was not noted": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			if !reconnect {
+				r.host.fast = time.Hour
+			}
+			a := r.attach()
+			if reconnect {
+				r.host.fast = time.Hour
+				a.beginOutage()
+				if err := a.replace(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.kill(a)
+			r.host.fast = 0
+			r.run(r.attach())
+			eventually(t, "the agent has reconnected", func() bool { return r.record().Reconnects == 1 })
+			if got := r.kernel.alive(); got != 2 {
+				t.Errorf("%d connections work", got)
+			}
+			eventually(t, "the server has ended the others", func() bool { return r.server.server.Stats().Connections.Now == 2 })
+		})
+	}
 }
 
 func TestFailedAttachLeavesNothing(t *testing.T) {

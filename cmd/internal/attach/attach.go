@@ -58,6 +58,7 @@ type Attachment struct {
 	kernel  kernel  // immutable
 	host    host    // immutable
 	log     *slog.Logger
+	started uint64 // immutable; when this process began, for the record
 
 	slot   *slot
 	device device
@@ -70,21 +71,23 @@ type Attachment struct {
 // host is what an attachment does to the machine besides the NBD driver. Tests
 // have another one.
 type host interface {
-	// prepare makes a device a swap area, unless it is one.
-	prepare(path string, size uint64, force bool) (made bool, err error)
+	// prepare makes a device a swap area, unless it is one, and says what it did.
+	prepare(path string, size uint64, force bool) (did string, err error)
 	swapOn(path string, priority int, discard bool) error
 	swapOff(path string) error
 	// used is how much of a swap device is in use, in bytes; ok is false if the
 	// kernel does not swap to it.
 	used(path string) (bytes int64, ok bool, err error)
+	// now is the wall clock, which may be set back.
+	now() time.Time
 }
 
 // linux is this machine.
 type linux struct{}
 
-func (linux) prepare(path string, size uint64, force bool) (bool, error) {
+func (linux) prepare(path string, size uint64, force bool) (string, error) {
 	if err := awaitNode(path); err != nil {
-		return false, err
+		return didNothing, err
 	}
 	return prepareDevice(path, size, force)
 }
@@ -92,6 +95,7 @@ func (linux) prepare(path string, size uint64, force bool) (bool, error) {
 func (linux) swapOn(path string, priority int, discard bool) error {
 	return swapOn(path, priority, discard)
 }
+func (linux) now() time.Time                        { return time.Now() }
 func (linux) swapOff(path string) error             { return swapOff(path) }
 func (linux) used(path string) (int64, bool, error) { return swapUsed("/proc", path) }
 
@@ -115,7 +119,11 @@ func attach(ctx context.Context, o Options, k kernel, h host) (_ *Attachment, er
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	a := &Attachment{options: o, kernel: k, host: h, log: o.Log}
+	started, err := processStarted(os.Getpid())
+	if err != nil {
+		return nil, err
+	}
+	a := &Attachment{options: o, kernel: k, host: h, log: o.Log, started: started}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.undo())
@@ -186,6 +194,7 @@ func (a *Attachment) configure() error {
 	if _, err := rand.Read(name[:]); err != nil {
 		return fmt.Errorf("make up a session: %w", err)
 	}
+	a.fence.advance(a.host.now())
 	first, err := a.dial(nil, 1)
 	if err != nil {
 		return err
@@ -218,8 +227,8 @@ func (a *Attachment) configure() error {
 		}
 	}
 	a.record = Record{
-		Device: devicePath(a.device.index), Index: a.device.index, PID: os.Getpid(),
-		Address: o.Address, Server: server, Fenced: first[0].fenced, Session: a.fence.session[:], Backend: a.device.backend,
+		Device: devicePath(a.device.index), Index: a.device.index, PID: os.Getpid(), Started: a.started,
+		Address: o.Address, Server: server, Fenced: first[0].fenced, Session: a.fence.session[:], Generation: a.fence.generation, Backend: a.device.backend,
 		Connections: count, Priority: o.Priority, Discard: o.Discard && server.Flags&flagTrim != 0,
 		Timeout: o.Timeout, DeadConnTimeout: o.DeadConnTimeout, Phase: PhaseAttached,
 	}
@@ -227,7 +236,7 @@ func (a *Attachment) configure() error {
 		a.log.Warn("the server does not end abandoned connections when asked: after a reconnect a delayed request could undo a newer write")
 	}
 	if server.Identity == "" {
-		a.log.Warn("the server does not say who it is: another one of the same size would be taken for it after a reconnect")
+		a.log.Warn("the server does not say who it is: another one, as large or larger, would be taken for it after a reconnect")
 	}
 	if o.Discard && !a.record.Discard {
 		a.log.Warn("the server takes no TRIM: it will keep pages that the kernel does not need any more")
@@ -261,9 +270,6 @@ func (a *Attachment) dial(server *Server, count int) (made []*connection, err er
 			made = nil
 		}
 	}()
-	if a.fence.generation == 0 {
-		a.fence.generation = uint64(time.Now().UnixNano())
-	}
 	for range count {
 		c, err := dial(a.options.Address, a.options.Export, a.fence, time.Now().Add(handshakeTimeout))
 		if err != nil {
@@ -316,12 +322,16 @@ func descriptors(files []*os.File) []int {
 
 // swap makes the configured device swap.
 func (a *Attachment) swap() error {
-	made, err := a.host.prepare(a.record.Device, a.device.size, a.options.Force)
+	did, err := a.host.prepare(a.record.Device, a.device.size, a.options.Force)
 	if err != nil {
 		return err
 	}
-	if made {
-		a.log.Info("made a swap area", "device", a.record.Device, "bytes", a.device.size)
+	switch did {
+	case didNothing:
+	case didSpare:
+		a.log.Warn(did, "device", a.record.Device, "bytes", a.device.size)
+	default:
+		a.log.Info(did, "device", a.record.Device, "bytes", a.device.size)
 	}
 	if err := a.slot.save(a.record); err != nil {
 		return err
@@ -351,11 +361,12 @@ func (a *Attachment) adopt() (bool, error) {
 		return false, fmt.Errorf("take over %s: its record has no session", r.Device)
 	}
 	copy(a.fence.session[:], r.Session)
+	a.fence.generation = r.Generation
 	a.device = device{
 		index: r.Index, size: r.Server.Size, blockSize: pageSize, flags: r.Server.Flags, backend: r.Backend,
 		timeout: r.Timeout, deadConnTimeout: r.DeadConnTimeout,
 	}
-	r.PID, r.Phase = os.Getpid(), PhaseReconnecting
+	r.PID, r.Started, r.Phase = os.Getpid(), a.started, PhaseReconnecting
 	a.record = r
 	a.log.Info("taking over a device whose agent is gone", "device", r.Device)
 	_, swapping, err := a.host.used(r.Device)

@@ -55,11 +55,14 @@ func detachByAgent(ctx context.Context, o DetachOptions, index int, k kernel, h 
 	if err != nil {
 		return err
 	}
-	if !found {
-		return cli.Failure("try again in a moment", "the agent of %s has not got that far yet", devicePath(index))
+	sent := false
+	if found {
+		if sent, err = signalAgent(before, unix.SIGTERM); err != nil {
+			return fmt.Errorf("tell the agent, process %d, to detach %s: %w", before.PID, before.Device, err)
+		}
 	}
-	if err := unix.Kill(before.PID, unix.SIGTERM); err != nil {
-		return fmt.Errorf("tell the agent, process %d, to detach %s: %w", before.PID, before.Device, err)
+	if !sent {
+		return cli.Failure("try again in a moment", "the agent of %s has not got that far yet", devicePath(index))
 	}
 	return await(ctx, o, devicePath(index), h, func() (bool, error) {
 		r, found, err := readRecord(o.RunDir, index)

@@ -3,7 +3,7 @@
 // another host, and no request fails meanwhile.
 //
 // tmemctl attach calls [Attach], [Listen] and [Attachment.Run]; tmemctl detach
-// calls [Detach]; tmemctl doctor reads [Records].
+// calls [Detach]; tmemctl doctor reads [Records] and [SwapAreas].
 //
 // Stock nbd-client 3.24 configures no dead-connection timeout and never hands the
 // kernel a new connection: when its server goes away, each page that is on the
@@ -34,16 +34,23 @@
 //
 // # Invariants
 //
-//	T1  The kernel is never handed a connection to a server whose size, flags or
-//	    identity differ from what the device was made with.
+//	T1  The kernel is never handed a connection to a server that has fewer bytes
+//	    than the device was made with, lacks one of its flags, is read-only if
+//	    the device is not, or has another identity. An export that grew, or a
+//	    server that can do more, is accepted: the kernel keeps what it was told.
 //	T2  Connections are replaced all together, after the server has ended every
 //	    older one (nbd.OptionSession): no request that is late can undo a newer
-//	    write. The server says in the handshake whether it knows that.
+//	    write. The server says in the handshake whether it knows that. Which is
+//	    older is said by a generation that grows even if the clock is set back;
+//	    the record has it before the server does, for the agent that takes over.
 //	T3  A device with pages on it is never disconnected: only after swapoff.
 //	T4  There is one agent for each device, by a lock in the folder of records. The
-//	    next one takes over from one that died.
+//	    next one takes over from one that died. Nobody else is sent a signal: a
+//	    record names its agent by number and start.
 //	T5  An Attach that fails leaves the machine as it was; content that is no swap
-//	    area is never overwritten unless asked.
+//	    area is never overwritten unless asked. The swap area of an export that
+//	    grew is made to use it all if nothing is behind it, and used as it is
+//	    otherwise.
 //	T6  After Attach nothing needs a name to be looked up, a program to be started
 //	    or a file on a disk.
 //

@@ -173,13 +173,16 @@ type fakeHost struct {
 	failOn   error         // of swapOn
 	failOff  error         // of swapOff
 	gate     chan struct{} // if not nil: swapOff waits for it
+	fast     time.Duration // how far the clock is ahead; set while no agent runs
 }
 
-func (h *fakeHost) prepare(_ string, size uint64, _ bool) (bool, error) {
+func (h *fakeHost) now() time.Time { return time.Now().Add(h.fast) }
+
+func (h *fakeHost) prepare(_ string, size uint64, _ bool) (string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.prepared = size
-	return true, nil
+	return didMake, nil
 }
 
 func (h *fakeHost) swapOn(_ string, priority int, discard bool) error {

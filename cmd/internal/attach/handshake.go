@@ -35,7 +35,6 @@ const (
 )
 
 // Server is what an export is, as far as a device that swaps on it must care.
-// Two that are equal have the same pages.
 type Server struct {
 	Name  string `json:"name"`
 	Size  uint64 `json:"size"`  // bytes
@@ -46,13 +45,19 @@ type Server struct {
 	Identity string `json:"identity"`
 }
 
-// differs says why another server must not take over from s; empty if it may.
+// differs says why another server must not take over from s; empty if it may. The
+// kernel keeps the size and the flags that the device was made with: a server
+// that has more of either does what the kernel asks all the same, and what an
+// export has more after a resize is used when it is attached anew.
 func (s Server) differs(other Server) string {
+	missing := s.Flags &^ other.Flags
 	switch {
-	case s.Size != other.Size:
+	case other.Size < s.Size:
 		return fmt.Sprintf("it has %d bytes, the device has %d", other.Size, s.Size)
-	case s.Flags != other.Flags:
-		return fmt.Sprintf("its flags are %#x, the device was made with %#x", other.Flags, s.Flags)
+	case missing != 0:
+		return fmt.Sprintf("its flags are %#x, without %#x that the device was made with", other.Flags, missing)
+	case other.Flags&^s.Flags&flagReadOnly != 0:
+		return "it is read-only, the device is not"
 	case s.Identity != other.Identity:
 		return fmt.Sprintf("it calls itself %q, the device was made with %q: the pages of before are not there", other.Identity, s.Identity)
 	}
@@ -64,7 +69,14 @@ func (s Server) differs(other Server) string {
 // carries would otherwise be able to undo a newer write.
 type fence struct {
 	session    [nbd.SessionSize]byte // secret; the same for all of an attachment's connections
-	generation uint64                // grows with each reconnect
+	generation uint64                // grows with each reconnect, see advance
+}
+
+// advance makes the generation a newer one. It follows the clock, so that an
+// agent is never behind what a lost record had, and it never goes back with it:
+// the server would refuse everything until the clock is where it was.
+func (f *fence) advance(now time.Time) {
+	f.generation = max(f.generation+1, uint64(now.UnixNano()))
 }
 
 // connection is one that has been negotiated and is ready for the kernel.

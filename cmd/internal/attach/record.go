@@ -34,11 +34,13 @@ type Record struct {
 	Device          string         `json:"device"` // "/dev/nbd0"
 	Index           int            `json:"index"`
 	PID             int            `json:"pid"`
+	Started         uint64         `json:"started"` // when the process began; numbers are used again
 	Address         config.Address `json:"address"`
 	Server          Server         `json:"server"`
-	Fenced          bool           `json:"fenced"`  // the server ends older connections when asked
-	Session         []byte         `json:"session"` // secret: whoever has it can end the connections
-	Backend         string         `json:"backend"` // as the kernel knows it
+	Fenced          bool           `json:"fenced"`     // the server ends older connections when asked
+	Session         []byte         `json:"session"`    // secret: whoever has it can end the connections
+	Generation      uint64         `json:"generation"` // the newest that the server may have been told
+	Backend         string         `json:"backend"`    // as the kernel knows it
 	Connections     int            `json:"connections"`
 	Priority        int            `json:"priority"`
 	Discard         bool           `json:"discard"`

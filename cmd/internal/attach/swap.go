@@ -40,35 +40,78 @@ type area int
 
 const (
 	areaBlank   area = iota // only zeros at its start
-	areaSwap                // a swap area that fits the device
+	areaSwap                // a swap area as large as the device
+	areaSmaller             // a swap area, and the device goes on behind it
 	areaForeign             // something else
 )
 
-// prepareSwap sees to it that a device is a swap area of its full size. Content
-// that is none is refused, or overwritten with force.
-func prepareSwap(device io.ReaderAt, write func(header []byte) error, size uint64, force bool) (made bool, err error) {
+// What prepareSwap did, as the log says it.
+const (
+	didNothing = ""
+	didMake    = "made a swap area"
+	didGrow    = "the swap area is as large as the device again"
+	didSpare   = "the swap area ends before the device does and there is data behind it: both stay as they are; attach it with --force to use it all"
+)
+
+// prepareSwap sees to it that a device is a swap area of its full size, and says
+// what it did. Content that is none is refused, or overwritten with force.
+//
+// A swap area that is smaller than the device is that of an export that grew. Of
+// its header only the last page changes: UUID, label and bad pages are its
+// owner's still, and if that write is lost the area is what it was. A new header
+// would lose them; leaving it would never use what was added. Whether the rest
+// belongs to nobody is told in the same way as with a device that is blank: there
+// are zeros at its start. If not (a disk that had other content before the export
+// grew onto it) the smaller area is used, which harms nobody, rather than none.
+func prepareSwap(device io.ReaderAt, write func(header []byte) error, size uint64, force bool) (did string, err error) {
 	if size/pageSize < minPages {
-		return false, cli.Failure("make the export larger", "%d bytes are too few for swap", size)
+		return didNothing, cli.Failure("make the export larger", "%d bytes are too few for swap", size)
 	}
 	kind, what, err := probe(device, size)
 	if err != nil {
-		return false, err
+		return didNothing, err
 	}
+	var header []byte
 	switch {
 	case kind == areaSwap:
-		return false, nil
+		return didNothing, nil
+	case kind == areaSmaller:
+		did = didGrow
+		if header, err = growHeader(device, size, force); header == nil && err == nil {
+			return didSpare, nil
+		}
 	case kind == areaForeign && !force:
-		return false, cli.Failure("attach another export, or give --force to make swap of it, which destroys what it has",
+		return didNothing, cli.Failure("attach another export, or give --force to make swap of it, which destroys what it has",
 			"the device is not empty: %s", what)
+	default:
+		did = didMake
+		header, err = makeHeader(size)
 	}
-	header, err := makeHeader(size)
 	if err != nil {
-		return false, err
+		return didNothing, err
 	}
 	if err := write(header); err != nil {
-		return false, fmt.Errorf("make swap: %w", err)
+		return didNothing, fmt.Errorf("make swap: %w", err)
 	}
-	return true, nil
+	return did, nil
+}
+
+// growHeader is the header of a smaller swap area, made for the whole device. It
+// is nil if something is behind the area, unless force says that it may go.
+func growHeader(device io.ReaderAt, size uint64, force bool) ([]byte, error) {
+	header := make([]byte, pageSize)
+	if _, err := device.ReadAt(header, 0); err != nil {
+		return nil, fmt.Errorf("read the swap area's header: %w", err)
+	}
+	_, pages := headerFields(header)
+	behind := make([]byte, min(probeSize, size-pages*pageSize))
+	if _, err := device.ReadAt(behind, int64(pages*pageSize)); err != nil {
+		return nil, fmt.Errorf("look at what is behind the swap area: %w", err)
+	}
+	if !force && bytes.Count(behind, []byte{0}) != len(behind) {
+		return nil, nil
+	}
+	return header, putPages(header, size)
 }
 
 // probe says what is on a device.
@@ -79,10 +122,12 @@ func probe(device io.ReaderAt, size uint64) (kind area, what string, err error) 
 	}
 	page := start[:pageSize]
 	if string(page[pageSize-len(signature):]) == signature {
-		version := binary.NativeEndian.Uint32(page[headerStart:])
-		last := binary.NativeEndian.Uint32(page[headerStart+4:])
-		if version != headerVersion || uint64(last)+1 != size/pageSize {
-			return areaForeign, fmt.Sprintf("it is a swap area of version %d and %d pages, the device has %d pages", version, uint64(last)+1, size/pageSize), nil
+		version, pages := headerFields(page)
+		switch {
+		case version != headerVersion, pages < minPages, pages > size/pageSize:
+			return areaForeign, fmt.Sprintf("it is a swap area of version %d and %d pages, the device has %d pages", version, pages, size/pageSize), nil
+		case pages < size/pageSize:
+			return areaSmaller, "", nil
 		}
 		return areaSwap, "", nil
 	}
@@ -119,14 +164,12 @@ func describe(start []byte, offset int) string {
 
 // makeHeader is what mkswap writes.
 func makeHeader(size uint64) ([]byte, error) {
-	pages := size / pageSize
-	if pages > 1<<32 {
-		return nil, fmt.Errorf("make swap: %d pages are more than a swap area has", pages)
-	}
 	page := make([]byte, pageSize)
 	header := page[headerStart:]
 	binary.NativeEndian.PutUint32(header, headerVersion)
-	binary.NativeEndian.PutUint32(header[4:], uint32(pages-1))
+	if err := putPages(page, size); err != nil {
+		return nil, err
+	}
 	// header[8:12] is the number of bad pages, none.
 	uuid := header[12:28]
 	if _, err := rand.Read(uuid); err != nil {
@@ -138,14 +181,31 @@ func makeHeader(size uint64) ([]byte, error) {
 	return page, nil
 }
 
-// prepareDevice is prepareSwap for a block device.
-func prepareDevice(path string, size uint64, force bool) (made bool, err error) {
+// headerFields are a header's version and how many pages the area has, with the
+// header's own.
+func headerFields(page []byte) (version uint32, pages uint64) {
+	return binary.NativeEndian.Uint32(page[headerStart:]), uint64(binary.NativeEndian.Uint32(page[headerStart+4:])) + 1
+}
+
+// putPages makes a header that of a device of a size: it names the last page.
+func putPages(page []byte, size uint64) error {
+	pages := size / pageSize
+	if pages > 1<<32 {
+		return fmt.Errorf("make swap: %d pages are more than a swap area has", pages)
+	}
+	binary.NativeEndian.PutUint32(page[headerStart+4:], uint32(pages-1))
+	return nil
+}
+
+// prepareDevice is prepareSwap for a block device. Opening it exclusively fails
+// while this host swaps to it.
+func prepareDevice(path string, size uint64, force bool) (did string, err error) {
 	device, err := os.OpenFile(path, os.O_RDWR|unix.O_EXCL, 0)
 	if errors.Is(err, unix.EBUSY) {
-		return false, cli.Failure("swapoff or umount it first, or attach another device", "%s is in use as swap or mounted", path)
+		return didNothing, cli.Failure("swapoff or umount it first, or attach another device", "%s is in use as swap or mounted", path)
 	}
 	if err != nil {
-		return false, fmt.Errorf("make swap: %w", err)
+		return didNothing, fmt.Errorf("make swap: %w", err)
 	}
 	defer func() { err = errors.Join(err, device.Close()) }()
 	return prepareSwap(device, func(header []byte) error {
@@ -206,21 +266,47 @@ func swapCall(call uintptr, path string, flags uintptr) error {
 // swapUsed is how much of a swap device is in use, in bytes; ok is false if the
 // kernel does not swap to it. proc is /proc.
 func swapUsed(proc, device string) (used int64, ok bool, err error) {
+	areas, err := SwapAreas(proc)
+	if err != nil {
+		return 0, false, err
+	}
+	for _, area := range areas {
+		if area.Name == device {
+			return area.Used, true, nil
+		}
+	}
+	return 0, false, nil
+}
+
+// SwapArea is a line of /proc/swaps.
+type SwapArea struct {
+	Name     string // "/dev/nbd0"; blanks in it are written as \040
+	Used     int64  // bytes
+	Priority int
+}
+
+// SwapAreas lists what the kernel swaps to. proc is /proc.
+func SwapAreas(proc string) ([]SwapArea, error) {
 	text, err := os.ReadFile(filepath.Join(proc, "swaps"))
 	if err != nil {
-		return 0, false, fmt.Errorf("read the list of swap areas: %w", err)
+		return nil, fmt.Errorf("read the list of swap areas: %w", err)
 	}
+	var list []SwapArea
 	// Filename Type Size Used Priority, sizes in KiB.
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
-		if len(fields) < 5 || fields[0] != device {
+		if len(fields) < 5 || fields[0] == "Filename" {
 			continue
 		}
 		kib, err := strconv.ParseInt(fields[3], 10, 64)
 		if err != nil {
-			return 0, false, fmt.Errorf("read the list of swap areas: %w", err)
+			return nil, fmt.Errorf("read the list of swap areas: %w", err)
 		}
-		return kib << 10, true, nil
+		priority, err := strconv.Atoi(fields[4])
+		if err != nil {
+			return nil, fmt.Errorf("read the list of swap areas: %w", err)
+		}
+		list = append(list, SwapArea{fields[0], kib << 10, priority})
 	}
-	return 0, false, nil
+	return list, nil
 }

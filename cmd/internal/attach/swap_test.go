@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,36 +32,52 @@ func TestPrepareSwap(t *testing.T) {
 		copy(b[offset:], text)
 		return b
 	}
+	last := func(page uint32) func([]byte) {
+		return func(p []byte) { binary.NativeEndian.PutUint32(p[1028:], page) }
+	}
+	behind := func(offset int) []byte { // a swap area of 100 pages
+		b := make([]byte, testSize)
+		copy(b, header(t, last(99)))
+		b[offset] = 'x'
+		return b
+	}
 	tests := []struct {
 		name    string
 		content []byte
 		force   bool
-		made    bool
+		did     string
 		refused string // what the error says; empty if there is none
 	}{
-		{"blank", nil, false, true, ""},
-		{"swap already", header(t, func([]byte) {}), false, false, ""},
-		{"swap already, forced", header(t, func([]byte) {}), true, false, ""},
-		{"swap of mkswap with a label", header(t, func(p []byte) { copy(p[1052:], "mine") }), false, false, ""},
-		{"swap of another size", header(t, func(p []byte) { binary.NativeEndian.PutUint32(p[1028:], 99) }), false, false, "100 pages, the device has 256"},
-		{"swap of another size, forced", header(t, func(p []byte) { binary.NativeEndian.PutUint32(p[1028:], 99) }), true, true, ""},
-		{"swap of version 0", header(t, func(p []byte) { p[1024] = 0 }), false, false, "version 0"},
-		{"hibernated", header(t, func(p []byte) { copy(p[4086:], "S1SUSPEND\x00") }), false, false, "there is data at offset 1024"},
-		{"LUKS", at(0, "LUKS\xba\xbe"), false, false, "LUKS"},
-		{"XFS", at(0, "XFSB"), false, false, "XFS"},
-		{"ext", at(1080, "\x53\xef"), false, false, "ext file system"},
-		{"GPT", at(512, "EFI PART"), false, false, "GPT"},
-		{"LVM", at(536, "LVM2 001"), false, false, "LVM"},
-		{"boot sector", at(510, "\x55\xaa"), false, false, "boot sector"},
-		{"one byte", at(40000, "x"), false, false, "there is data at offset 40000"},
-		{"one byte, forced", at(40000, "x"), true, true, ""},
+		{"blank", nil, false, didMake, ""},
+		{"swap already", header(t, func([]byte) {}), false, didNothing, ""},
+		{"swap already, forced", header(t, func([]byte) {}), true, didNothing, ""},
+		{"swap of mkswap with a label", header(t, func(p []byte) { copy(p[1052:], "mine") }), false, didNothing, ""},
+		{"swap of a larger device", header(t, last(256)), false, didNothing, "257 pages, the device has 256"},
+		{"swap of a larger device, forced", header(t, last(256)), true, didMake, ""},
+		{"swap of the largest device", header(t, last(1<<32-1)), false, didNothing, "4294967296 pages, the device has 256"},
+		{"swap before the device grew", header(t, last(99)), false, didGrow, ""},
+		{"swap before the device grew by a page", header(t, last(254)), false, didGrow, ""},
+		{"swap before the device grew, in use", behind(100*4096 - 1), false, didGrow, ""},
+		{"swap and data behind it", behind(100 * 4096), false, didSpare, ""},
+		{"swap and data behind it, forced", behind(100 * 4096), true, didGrow, ""},
+		{"swap that no kernel takes", header(t, last(8)), false, didNothing, "9 pages, the device has 256"},
+		{"swap of version 0", header(t, func(p []byte) { p[1024] = 0 }), false, didNothing, "version 0"},
+		{"hibernated", header(t, func(p []byte) { copy(p[4086:], "S1SUSPEND\x00") }), false, didNothing, "there is data at offset 1024"},
+		{"LUKS", at(0, "LUKS\xba\xbe"), false, didNothing, "LUKS"},
+		{"XFS", at(0, "XFSB"), false, didNothing, "XFS"},
+		{"ext", at(1080, "\x53\xef"), false, didNothing, "ext file system"},
+		{"GPT", at(512, "EFI PART"), false, didNothing, "GPT"},
+		{"LVM", at(536, "LVM2 001"), false, didNothing, "LVM"},
+		{"boot sector", at(510, "\x55\xaa"), false, didNothing, "boot sector"},
+		{"one byte", at(40000, "x"), false, didNothing, "there is data at offset 40000"},
+		{"one byte, forced", at(40000, "x"), true, didMake, ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			content := make([]byte, testSize)
 			copy(content, test.content)
 			var written []byte
-			made, err := prepareSwap(bytes.NewReader(content), func(h []byte) error { written = h; return nil }, testSize, test.force)
+			did, err := prepareSwap(bytes.NewReader(content), func(h []byte) error { written = h; return nil }, testSize, test.force)
 			if test.refused != "" {
 				var told *cli.Error
 				if !errors.As(err, &told) || !strings.Contains(told.Problem, test.refused) || !strings.Contains(told.Hint, "--force") || written != nil {
@@ -68,11 +85,15 @@ func TestPrepareSwap(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || made != test.made || (written != nil) != test.made {
-				t.Fatalf("prepareSwap returns %t, %v, wrote %d bytes; want %t", made, err, len(written), test.made)
+			writes := test.did == didMake || test.did == didGrow
+			if err != nil || did != test.did || (written != nil) != writes {
+				t.Fatalf("prepareSwap says %q, %v, wrote %d bytes; want %q", did, err, len(written), test.did)
 			}
-			if !made {
+			if !writes {
 				return
+			}
+			if kept := bytes.Equal(written[1032:], test.content[min(1032, len(test.content)):min(4096, len(test.content))]); kept != (did == didGrow) {
+				t.Errorf("UUID, label and bad pages were kept: %t", kept)
 			}
 			copy(content, written)
 			if kind, what, err := probe(bytes.NewReader(content), testSize); kind != areaSwap || err != nil {
@@ -132,8 +153,20 @@ func TestSwapUsed(t *testing.T) {
 			t.Errorf("%s: %d, %t, %v; want %d, %t", test.device, used, on, err, test.used, test.on)
 		}
 	}
+	want := []SwapArea{{"/dev/nbd1", 2 << 20, 100}, {"/dev/nbd10", 4 << 10, -2}}
+	if areas, err := SwapAreas(proc); !slices.Equal(areas, want) || err != nil {
+		t.Errorf("the list is %v, %v", areas, err)
+	}
 	if _, _, err := swapUsed(t.TempDir(), "/dev/nbd0"); err == nil {
 		t.Error("a list that is not there is empty")
+	}
+	for _, line := range []string{"/dev/nbd0 partition 1 x 1\n", "/dev/nbd0 partition 1 1 x\n"} {
+		if err := os.WriteFile(filepath.Join(proc, "swaps"), []byte(line), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := SwapAreas(proc); err == nil {
+			t.Errorf("%q is taken", line)
+		}
 	}
 }
 

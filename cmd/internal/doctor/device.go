@@ -12,48 +12,22 @@ import (
 	"github.com/tmemd/tmemd/cmd/internal/attach"
 )
 
-// swapArea is a line of /proc/swaps.
-type swapArea struct {
-	name     string
-	priority int
-}
-
-func (e *examination) swapAreas() ([]swapArea, error) {
-	text, err := e.read("proc/swaps")
-	if err != nil {
-		return nil, err
-	}
-	var list []swapArea
-	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 || fields[0] == "Filename" {
-			continue
-		}
-		priority, err := strconv.Atoi(fields[len(fields)-1])
-		if err != nil {
-			return nil, fmt.Errorf("read /proc/swaps: %w", err)
-		}
-		list = append(list, swapArea{fields[0], priority})
-	}
-	return list, nil
-}
-
 // devices checks the NBD devices that this host swaps to.
 func (e *examination) devices() {
-	areas, err := e.swapAreas()
+	areas, err := attach.SwapAreas(filepath.Join(e.Root, "proc"))
 	if err != nil {
 		e.unknown("swap", "host", err)
 		return
 	}
 	ours := 0
 	for _, area := range areas {
-		if !strings.HasPrefix(area.name, "/dev/nbd") {
+		if !strings.HasPrefix(area.Name, "/dev/nbd") {
 			continue
 		}
 		ours++
-		record, found := e.attachment(area.name)
-		e.agent(area.name, record, found)
-		e.queue(area.name)
+		record, found := e.attachment(area.Name)
+		e.agent(area.Name, record, found)
+		e.queue(area.Name)
 		e.priority(area, areas)
 	}
 	for _, r := range e.Attachments {
@@ -66,9 +40,9 @@ func (e *examination) devices() {
 	}
 }
 
-func containsArea(areas []swapArea, name string) bool {
+func containsArea(areas []attach.SwapArea, name string) bool {
 	for _, a := range areas {
-		if a.name == name {
+		if a.Name == name {
 			return true
 		}
 	}
@@ -151,15 +125,15 @@ func (e *examination) queue(device string) {
 }
 
 // priority looks for swap that is used before the device.
-func (e *examination) priority(area swapArea, all []swapArea) {
+func (e *examination) priority(area attach.SwapArea, all []attach.SwapArea) {
 	const check = "priority"
 	for _, other := range all {
-		if other.name == area.name || strings.HasPrefix(other.name, "/dev/nbd") || other.priority < area.priority {
+		if other.Name == area.Name || strings.HasPrefix(other.Name, "/dev/nbd") || other.Priority < area.Priority {
 			continue
 		}
-		e.add(check, area.name, Warning, fmt.Sprintf("%s has priority %d and is used before it, or as much as it, with %d", other.name, other.priority, area.priority),
-			fmt.Sprintf("swapoff %s, or attach with --priority %d", other.name, min(other.priority+1, attach.MaxPriority)))
+		e.add(check, area.Name, Warning, fmt.Sprintf("%s has priority %d and is used before it, or as much as it, with %d", other.Name, other.Priority, area.Priority),
+			fmt.Sprintf("swapoff %s, or attach with --priority %d", other.Name, min(other.Priority+1, attach.MaxPriority)))
 		return
 	}
-	e.add(check, area.name, OK, fmt.Sprintf("%d, the highest", area.priority), "")
+	e.add(check, area.Name, OK, fmt.Sprintf("%d, the highest", area.Priority), "")
 }
