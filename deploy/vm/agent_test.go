@@ -19,7 +19,7 @@ const agentMiB = 32
 const agentPages = 1500
 
 // stopFor is longer than the age of five seconds at which the guest's agent has requests' connections made anew.
-const stopFor = 12 * time.Second
+const stopFor = 30 * time.Second
 
 // kills is how often tmemd is killed.
 const kills = 3

@@ -18,7 +18,7 @@
 // In a second run a random operator loads, unloads, replaces, freezes, shrinks and resizes what he likes.
 //
 // In a third, attached by tmemctl, tmemd outside is stopped for longer than the age at which requests' connections are made anew
-// (12 s, with that age scaled from 30 s to 5), its TCP connections are cut, it is killed with SIGKILL and started again three
+// (30 s, with that age set to 5 s), its TCP connections are cut, it is killed with SIGKILL and started again three
 // times, and upgraded. The backend and its pages are there for each next process, every byte is right, and the guest's log tells
 // of dead connections and nothing worse.
 //
