@@ -108,6 +108,7 @@ type daemon struct {
 	stateDir string
 	memory   string // its memory folder
 	command  *exec.Cmd
+	exited   chan error // receives how the process ended
 	log      *console
 }
 
@@ -133,9 +134,9 @@ func startDaemon(ctx context.Context, t *testing.T, size string) *daemon {
 	d.args = []string{"--state-dir", d.stateDir, "--memory-dir", d.memory, "--size", size, "--backend", "none",
 		"--listen", "tcp://" + freeAddress(t), "--metrics", "127.0.0.1:0"}
 	t.Cleanup(func() {
-		if d.command != nil && d.command.ProcessState == nil {
-			_ = d.command.Process.Kill() // it may have ended by itself
-			_ = d.command.Wait()
+		if d.command != nil {
+			_ = d.command.Process.Kill() // it may have ended, by itself or by stop
+			d.wait()
 		}
 		if t.Failed() {
 			t.Logf("tmemd's log:\n%s", d.log)
@@ -159,18 +160,31 @@ func freeAddress(t *testing.T) string {
 // start runs tmemd and waits until it answers.
 func (d *daemon) start(ctx context.Context) {
 	d.t.Helper()
-	d.command = exec.Command(d.program, d.args...)
-	d.command.Stdout, d.command.Stderr = d.log, d.log
-	d.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := d.command.Start(); err != nil {
+	command, exited := exec.Command(d.program, d.args...), make(chan error, 1)
+	command.Stdout, command.Stderr = d.log, d.log
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := command.Start(); err != nil {
 		d.t.Fatal(err)
 	}
+	go func() { exited <- command.Wait() }() // wait receives
+	d.command, d.exited = command, exited
 	for exec.CommandContext(ctx, d.ctl, "--state-dir", d.stateDir, "status").Run() != nil {
-		if ctx.Err() != nil || syscall.Kill(d.command.Process.Pid, 0) != nil {
+		select {
+		case err := <-exited:
+			exited <- err
+			d.t.Fatalf("tmemd did not start: %v", err)
+		case <-ctx.Done():
 			d.t.Fatalf("tmemd does not answer: %v", context.Cause(ctx))
+		case <-time.After(50 * time.Millisecond):
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
+}
+
+// wait waits for the end of the process and returns how it ended, as often as it is asked.
+func (d *daemon) wait() error {
+	err := <-d.exited
+	d.exited <- err
+	return err
 }
 
 // kill ends the process with SIGKILL. That it ended by itself before is an error.
@@ -179,9 +193,9 @@ func (d *daemon) kill() {
 	if err := d.command.Process.Signal(syscall.SIGKILL); err != nil {
 		d.t.Fatal(err)
 	}
-	_ = d.command.Wait() // the signal
+	err := d.wait()
 	if s, ok := d.command.ProcessState.Sys().(syscall.WaitStatus); !ok || !s.Signaled() || s.Signal() != syscall.SIGKILL {
-		d.t.Fatalf("tmemd ended by itself: %s", d.command.ProcessState)
+		d.t.Fatalf("tmemd ended by itself: %v", err)
 	}
 }
 
@@ -308,7 +322,7 @@ func (d *daemon) stop() {
 	if err := d.command.Process.Signal(syscall.SIGTERM); err != nil {
 		d.t.Fatal(err)
 	}
-	if err := d.command.Wait(); err != nil {
+	if err := d.wait(); err != nil {
 		d.t.Errorf("tmemd ended with %v", err)
 	}
 }
