@@ -222,14 +222,18 @@ func TestBehindDoesNotAllocate(t *testing.T) {
 }
 
 func TestRecompress(t *testing.T) {
-	config := quiet(64 << 20)
-	config.Cold, config.ColdPercent = 40*time.Millisecond, 100
-	h := newHosted(t, config, 2048)
+	h := newHosted(t, quiet(64<<20), 2048)
 	for page := range uint64(2048) {
 		h.write(page, backendtest.Mixed(page))
 	}
+	// Only now, so that none was recompressed before, however long the writes took.
 	before := h.cache.Stats()
 	compressed := before.Pages - before.SameFilledPages
+	config := h.cache.Config()
+	config.Cold, config.ColdPercent = 40*time.Millisecond, 100
+	if err := h.cache.Configure(config); err != nil {
+		t.Fatal(err)
+	}
 	h.await("cold pages to be recompressed", func() bool {
 		return h.moved(backends.MovedCold)+h.moved(backends.MovedColdPoor) == compressed
 	})
@@ -254,7 +258,7 @@ func TestRecompress(t *testing.T) {
 // TestHotPagesStay loads some pages again and again: they are not recompressed.
 func TestHotPagesStay(t *testing.T) {
 	config := quiet(64 << 20)
-	config.Cold, config.ColdPercent = 300*time.Millisecond, 100
+	config.Cold, config.ColdPercent = time.Second, 100
 	h := newHosted(t, config, 400)
 	for page := range uint64(400) {
 		h.write(page, backendtest.Page(backendtest.Structured, page))
