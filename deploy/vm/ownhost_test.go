@@ -68,6 +68,7 @@ func (s *scenario) ownHost() error {
 		{"a process took what was left, and was killed", hog},
 		{"the backend was unloaded", tmemctl + "backend unload zcache"},
 		{"another process was killed, and a smaller backend loaded", hog + "; " + tmemctl + "backend load zcache --size 12MiB"},
+		{"an upgrade was refused, as it would not end", "! " + tmemctl + "upgrade"},
 	}
 	for _, step := range steps {
 		began := s.machine.Latest()

@@ -22,7 +22,9 @@ func (t *tool) upgrade() *cobra.Command {
 			"started from, with the same flags. Pages stay where they are in memory.\n\n" +
 			"Connections are closed for a moment: clients that connect again (tmemctl attach does)\n" +
 			"lose nothing, others (nbd-client) lose their device. If the new program cannot take\n" +
-			"over, the old one serves on.",
+			"over, the old one serves on.\n\n" +
+			"It is refused while this host swaps through the daemon, over a Unix socket: with memory\n" +
+			"exhausted the host would hang.",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return t.ask(c, func(ctx context.Context, client *admin.Client) error {

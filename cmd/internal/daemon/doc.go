@@ -58,7 +58,8 @@
 // upgrade.go has the steps. The process stays and becomes the new program, so locks,
 // sockets and the process id stay too; a child with the new program rehearses the
 // takeover first. If it cannot, the old program serves on, and clients have to
-// connect again.
+// connect again. While the host's own kernel is a client there is no upgrade:
+// nobody would swap out for the memory that it takes.
 //
 // # Exports
 //

@@ -50,6 +50,15 @@ func (d *Daemon) upgrade() error {
 			Hint: "stop it (SIGTERM) and start the new one, with a --memory-dir",
 		}
 	}
+	if newUrgency(nil).lasts(d.server().Clients) {
+		// A guest whose memory was exhausted hung: the new program needs memory while
+		// nobody serves the swap that would free some, and execve gives up the locks
+		// that keep pages in memory from being swapped themselves.
+		return &admin.Error{
+			Status: http.StatusConflict, Message: "this host swaps through this tmemd, and may hang while nobody serves it",
+			Hint: "tmemctl detach its devices first, upgrade, and attach them again",
+		}
+	}
 	name, busy := d.moves.hold()
 	defer d.moves.release()
 	if busy {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,6 +85,18 @@ func (u *urgency) isKernel(c nbd.Client) bool {
 	}
 	comm := u.comm(c.Credentials.PID)
 	return comm == "nbd-client" || comm == "" && c.Credentials.UID == 0
+}
+
+// lasts says whether the kernel of this host is a client, and stays one: a process
+// that has ended has no name either, until its connection is seen to have ended.
+func (u *urgency) lasts(clients func() []nbd.Client) bool {
+	for range 20 {
+		if !slices.ContainsFunc(clients(), u.isKernel) {
+			return false
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return true
 }
 
 func commandOf(pid int32) string {

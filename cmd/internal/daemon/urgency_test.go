@@ -49,6 +49,28 @@ func TestUrgency(t *testing.T) {
 	}
 }
 
+// A client of root's without a name is the kernel if it is still there after a
+// while.
+func TestKernelLasts(t *testing.T) {
+	u := newUrgency(nil)
+	u.comm = func(int32) string { return "" }
+	nameless := []nbd.Client{{ID: 1, Credentials: &nbd.Credentials{}}}
+	if looks := 0; u.lasts(func() []nbd.Client {
+		if looks++; looks > 3 {
+			return nil
+		}
+		return nameless
+	}) {
+		t.Error("a client that went away is taken for the kernel")
+	}
+	if !u.lasts(func() []nbd.Client { return nameless }) {
+		t.Error("the kernel is not seen")
+	}
+	if u.lasts(func() []nbd.Client { return []nbd.Client{{ID: 2, Session: true}} }) {
+		t.Error("another host's kernel is taken for this one's")
+	}
+}
+
 func TestCommandOf(t *testing.T) {
 	if got := commandOf(1); got == "" {
 		t.Error("process 1 has no name")
