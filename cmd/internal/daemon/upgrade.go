@@ -50,7 +50,7 @@ func (d *Daemon) upgrade() error {
 			Hint: "stop it (SIGTERM) and start the new one, with a --memory-dir",
 		}
 	}
-	if newUrgency(nil).lasts(d.server().Clients) {
+	if hostKernelStays(d.server().Clients, commandOf) {
 		// A guest whose memory was exhausted hung: the new program needs memory while
 		// nobody serves the swap that would free some, and execve gives up the locks
 		// that keep pages in memory from being swapped themselves.

@@ -62,7 +62,7 @@ func (u *urgency) look(clients []nbd.Client) error {
 	for _, c := range clients {
 		kernel, seen := u.known[c.ID]
 		if !seen {
-			kernel = u.isKernel(c)
+			kernel = isHostKernel(c, u.comm)
 		}
 		known[c.ID] = kernel
 		needed = needed || kernel
@@ -75,23 +75,24 @@ func (u *urgency) look(clients []nbd.Client) error {
 	return u.set(needed)
 }
 
-// isKernel says whether a client hands its socket to the kernel of this host:
+// isHostKernel says whether a client hands its socket to the kernel of this host:
 // tmemctl attach says so by its session, nbd-client by its name. That one ends when
 // it has handed it over, and root's processes may be hidden from us: so a process of
-// root's without a name is taken for it.
-func (u *urgency) isKernel(c nbd.Client) bool {
+// root's without a name is taken for it. comm is commandOf.
+func isHostKernel(c nbd.Client, comm func(pid int32) string) bool {
 	if c.Credentials == nil || c.Session {
 		return c.Credentials != nil
 	}
-	comm := u.comm(c.Credentials.PID)
-	return comm == "nbd-client" || comm == "" && c.Credentials.UID == 0
+	name := comm(c.Credentials.PID)
+	return name == "nbd-client" || name == "" && c.Credentials.UID == 0
 }
 
-// lasts says whether the kernel of this host is a client, and stays one: a process
-// that has ended has no name either, until its connection is seen to have ended.
-func (u *urgency) lasts(clients func() []nbd.Client) bool {
+// hostKernelStays says whether the kernel of this host is a client, and stays one: a
+// process that has ended has no name either, until its connection is seen to have
+// ended.
+func hostKernelStays(clients func() []nbd.Client, comm func(pid int32) string) bool {
 	for range 20 {
-		if !slices.ContainsFunc(clients(), u.isKernel) {
+		if !slices.ContainsFunc(clients(), func(c nbd.Client) bool { return isHostKernel(c, comm) }) {
 			return false
 		}
 		time.Sleep(10 * time.Millisecond)

@@ -51,22 +51,21 @@ func TestUrgency(t *testing.T) {
 
 // A client of root's without a name is the kernel if it is still there after a
 // while.
-func TestKernelLasts(t *testing.T) {
-	u := newUrgency(nil)
-	u.comm = func(int32) string { return "" }
+func TestHostKernelStays(t *testing.T) {
+	comm := func(int32) string { return "" }
 	nameless := []nbd.Client{{ID: 1, Credentials: &nbd.Credentials{}}}
-	if looks := 0; u.lasts(func() []nbd.Client {
+	if looks := 0; hostKernelStays(func() []nbd.Client {
 		if looks++; looks > 3 {
 			return nil
 		}
 		return nameless
-	}) {
+	}, comm) {
 		t.Error("a client that went away is taken for the kernel")
 	}
-	if !u.lasts(func() []nbd.Client { return nameless }) {
+	if !hostKernelStays(func() []nbd.Client { return nameless }, comm) {
 		t.Error("the kernel is not seen")
 	}
-	if u.lasts(func() []nbd.Client { return []nbd.Client{{ID: 2, Session: true}} }) {
+	if hostKernelStays(func() []nbd.Client { return []nbd.Client{{ID: 2, Session: true}} }, comm) {
 		t.Error("another host's kernel is taken for this one's")
 	}
 }
