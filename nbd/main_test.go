@@ -30,6 +30,21 @@ func startServer(t testing.TB, config Config) *testServer {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // after serving has ended, on each of its listeners
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if mapped, lent := s.pool.usage(); mapped != 0 || lent != 0 {
+			t.Errorf("after Close the pool maps %d bytes and lends %d", mapped, lent)
+		}
+	})
+	serveUntilCleanup(t, s, l)
+	return &testServer{Server: s, path: path}
+}
+
+// serveUntilCleanup serves a listener, and ends that before what the test
+// registered for its end until now.
+func serveUntilCleanup(t testing.TB, s *Server, l net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ctx, l) }()
@@ -38,14 +53,7 @@ func startServer(t testing.TB, config Config) *testServer {
 		if err := <-served; err != nil {
 			t.Errorf("Serve: %v", err)
 		}
-		if err := s.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-		if mapped, lent := s.pool.usage(); mapped != 0 || lent != 0 {
-			t.Errorf("after Close the pool maps %d bytes and lends %d", mapped, lent)
-		}
 	})
-	return &testServer{Server: s, path: path}
 }
 
 // eventually waits for something that other goroutines bring about.
