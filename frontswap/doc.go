@@ -72,7 +72,7 @@
 //
 // # Lock order
 //
-//	Area.life → page locks (ascending; see pageLocks) → move.loading → Frontswap.mu
+//	Area.life → page locks (ascending; see pagelock) → move.loading → Frontswap.mu
 //	                                                  → a backend's own → move.mu
 //
 // A drain has a few blocks in hand, each by a worker that holds the locks of that
