@@ -45,7 +45,7 @@ func object(seed uint64, length int) Object {
 }
 
 func same(a, b Object) bool {
-	return a.Export == b.Export && a.Page == b.Page && a.Codec == b.Codec && a.Flags == b.Flags && a.Sum == b.Sum && bytes.Equal(a.Data, b.Data)
+	return a.Export == b.Export && a.Page == b.Page && a.Codec == b.Codec && a.Flags == b.Flags && a.Sum == b.Sum && a.Droppable == b.Droppable && bytes.Equal(a.Data, b.Data)
 }
 
 func mustPut(t testing.TB, a *Arena, o Object) Ref {
