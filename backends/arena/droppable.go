@@ -1,7 +1,7 @@
 package arena
 
 // Judge decides about a droppable object: the flags that it has from now on, or
-// that it is dropped. Its Data is nil. It is called with a lock held and must call
+// that it is dropped. Its Data is good until it returns. It is called with a lock held and must call
 // nothing of the arena.
 type Judge func(Object) (flags uint8, drop bool)
 
@@ -47,7 +47,6 @@ func (a *Arena) judgeChunk(c *class, n int, judge Judge) (empty bool) {
 		if !ok {
 			continue
 		}
-		o.Data = nil
 		flags, drop := judge(o)
 		switch {
 		case drop:
