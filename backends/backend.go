@@ -182,6 +182,12 @@ type Backend interface {
 	Close() error
 }
 
+// Named is a backend under the name that an operator gave it.
+type Named struct {
+	Name    string
+	Backend Backend
+}
+
 // Stats is a backend's account of itself. Bytes are plain bytes.
 type Stats struct {
 	Pages           uint64           // pages held, same-filled ones included

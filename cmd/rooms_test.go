@@ -25,8 +25,9 @@ var rooms = map[string][]string{
 	"backends":           {"backends/sharedmem", "backends/arena", "backends/pagelz4", "backends/pressure", "backends"},
 	"pagelock":           {},
 	"frontswap":          {"backends", "backends/sharedmem", "pagelock"},
-	"tier":               {"frontswap", "backends", "backends/sharedmem", "backends/fault"},
-	"metrics":            {"tier", "frontswap", "nbd", "backends", "backends/sharedmem"},
+	"cleancache":         {"backends", "backends/sharedmem", "pagelock"},
+	"tier":               {"frontswap", "cleancache", "backends", "backends/sharedmem", "backends/fault"},
+	"metrics":            {"tier", "tier/disk", "frontswap", "cleancache", "nbd", "backends", "backends/sharedmem"},
 	"cmd":                {"*"},
 	"deploy":             {"*"},
 }

@@ -8,6 +8,9 @@
 // daemon calls [Frontswap.Register] and [Frontswap.Unregister] while requests
 // go on.
 //
+// A [Follower] keeps pages of disks in the same backends; it is told which there are,
+// and to leave one before that is closed.
+//
 // # The kernel's words
 //
 //	init            Backend.Init, for each area, before its first store

@@ -127,6 +127,15 @@ func (l *Locks) UnlockUpdate(page uint64) { l.unlock(page, lockUpdate) }
 // Upgrade turns LockUpdate into Lock.
 func (l *Locks) Upgrade(page uint64) { l.lock(page, &modeUpgrade) }
 
+// Quiesce returns when every holder of a lock of any mode at the time of the call
+// has released it. It takes each stripe once, one at a time.
+func (l *Locks) Quiesce() {
+	for stripe := range uint64(len(l.stripes)) {
+		l.Lock(stripe)
+		l.Unlock(stripe)
+	}
+}
+
 // Barrier returns when every holder of an exclusive or update lock at the time
 // of the call has released it. It takes each stripe once, one at a time.
 func (l *Locks) Barrier() {
