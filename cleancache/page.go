@@ -156,3 +156,14 @@ func (p *Pool) forgetIf(first, last uint64, which func(word) bool) {
 		p.Unlock(page)
 	}
 }
+
+// HasPage says whether the page is cached, as far as the index knows: the backend may
+// have forgotten it. REQUIRES: any lock of the page held.
+func (p *Pool) HasPage(page uint64) bool {
+	at := p.index.find(page)
+	if at == nil {
+		return false
+	}
+	_, ok := word(at.Load()).owner()
+	return ok
+}

@@ -1,0 +1,102 @@
+package tier
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tmemd/tmemd/backends/sharedmem"
+)
+
+// OpenImage opens storage that is there and is the truth: a file or a block device
+// with content of its own, of a length that is a multiple of the page size. Read only,
+// others may have it open read only too.
+func OpenImage(path string, readOnly bool) (*File, error) {
+	s, err := openImage(path, readOnly)
+	if err != nil {
+		return nil, fmt.Errorf("open image %s: %w", path, err)
+	}
+	return s, nil
+}
+
+func openImage(path string, readOnly bool) (_ *File, err error) {
+	flags, lock := os.O_RDWR, unix.LOCK_EX
+	if readOnly {
+		flags, lock = os.O_RDONLY, unix.LOCK_SH
+	}
+	f, direct, err := openExisting(path, flags)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	if err := unix.Flock(int(f.Fd()), lock|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, ErrInUse
+	} else if err != nil {
+		return nil, fmt.Errorf("lock it: %w", err)
+	}
+	size, err := imageSize(f)
+	if err != nil {
+		return nil, err
+	}
+	s := &File{path: path, file: f, direct: direct}
+	s.pages.Store(uint64(size / pageSize))
+	s.dirty.Store(true) // an earlier process may have written and not synced
+	if direct {
+		return s, s.makeBounce()
+	}
+	return s, nil
+}
+
+// openExisting is openDirect for what is not to be made.
+func openExisting(path string, flags int) (f *os.File, direct bool, err error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, false, err
+	}
+	if st.Mode().Type() == os.ModeDevice && flags == os.O_RDWR {
+		flags |= unix.O_EXCL
+	}
+	f, err = os.OpenFile(path, flags|unix.O_DIRECT, 0)
+	if errors.Is(err, unix.EINVAL) {
+		f, err = os.OpenFile(path, flags, 0)
+		return f, false, err
+	}
+	return f, true, err
+}
+
+func imageSize(f *os.File) (int64, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if st.Mode().Type() != os.ModeDevice && !st.Mode().IsRegular() {
+		return 0, errors.New("neither a file nor a block device")
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, err
+	}
+	if size <= 0 || size%pageSize != 0 {
+		return 0, fmt.Errorf("its size of %d bytes is not a positive multiple of %d", size, pageSize)
+	}
+	return size, nil
+}
+
+// makeBounce makes the bounce buffers.
+func (s *File) makeBounce() (err error) {
+	if s.memory, err = sharedmem.NewPrivate("storage buffers", bounceSize*bounceCount); err != nil {
+		return err
+	}
+	s.bounce = make(chan []byte, bounceCount)
+	for i := range bounceCount {
+		s.bounce <- s.memory.Bytes()[i*bounceSize:][:bounceSize:bounceSize]
+	}
+	return nil
+}
