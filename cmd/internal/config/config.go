@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tmemd/tmemd/backends/zcache"
+	"github.com/tmemd/tmemd/cleancache"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/protect"
 	"github.com/tmemd/tmemd/tier"
@@ -26,6 +27,7 @@ type Config struct {
 	Metrics       string // HOST:PORT, or empty for none
 	MetricsChosen bool   // somebody asked for this address; else another will do
 	Exports       []Export
+	Disks         []Disk
 	Backends      []Backend
 	NBD           NBD
 
@@ -44,6 +46,15 @@ type Export struct {
 
 	Writethrough tier.Writethrough // to begin with
 	Allow        []string          // who may open it, as ParseAccess takes it; nil has no rules
+}
+
+// Disk is one disk to serve, with a cache.
+type Disk struct {
+	Name     string
+	Path     string // of a file or block device that is there
+	ReadOnly bool
+	Mode     cleancache.Mode // to begin with
+	Allow    []string        // as of an Export
 }
 
 // Backend is one backend to load at start.

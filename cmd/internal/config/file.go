@@ -24,6 +24,7 @@ type file struct {
 	Metrics  *string       `toml:"metrics"`
 	LogLevel *string       `toml:"log_level"`
 	Export   []fileExport  `toml:"export"`
+	Disk     []fileDisk    `toml:"disk"`
 	Backend  []fileBackend `toml:"backend"`
 	NBD      fileNBD       `toml:"nbd"`
 	Host     fileHost      `toml:"host"`
@@ -36,6 +37,14 @@ type fileExport struct {
 
 	Writethrough *string  `toml:"writethrough"`
 	Allow        []string `toml:"allow"`
+}
+
+type fileDisk struct {
+	Name     *string  `toml:"name"`
+	Path     *string  `toml:"path"`
+	ReadOnly bool     `toml:"read_only"`
+	Mode     *string  `toml:"mode"`
+	Allow    []string `toml:"allow"`
 }
 
 type fileBackend struct {
@@ -125,6 +134,12 @@ var keys = []struct{ name, example string }{
 	{"export.storage", `storage = "/var/lib/tmemd/swap.img"`},
 	{"export.writethrough", `writethrough = "async"`},
 	{"export.allow", `allow = ["cert:client1", "uid:1000", "gid:1000"]`},
+	{"disk", `[[disk]] on a line of its own, then its keys`},
+	{"disk.name", `name = "root"`},
+	{"disk.path", `path = "/var/lib/images/root.img"`},
+	{"disk.read_only", `read_only = true`},
+	{"disk.mode", `mode = "inclusive"`},
+	{"disk.allow", `allow = ["cert:client1", "uid:1000", "gid:1000"]`},
 	{"backend", `[[backend]] on a line of its own, then its keys`},
 	{"backend.kind", `kind = "zcache"`},
 	{"backend.name", `name = "zcache"`},

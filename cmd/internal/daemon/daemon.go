@@ -14,6 +14,7 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/sharedmem"
+	"github.com/tmemd/tmemd/cleancache"
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
@@ -65,6 +66,8 @@ type Daemon struct {
 	record      *sharedmem.Region // which backends there are, with memory; written under frontswap's lock
 	draining    []string          // backends that were being unloaded when another process took over
 	frontswap   *frontswap.Frontswap
+	cleancache  *cleancache.Cleancache
+	disks       []*servedDisk
 	moves       *moves
 	faults      faults
 	admin       *admin.Server
@@ -346,6 +349,9 @@ func (d *Daemon) newNBD() (*nbd.Server, error) {
 	}
 	for _, e := range d.list() {
 		c.Exports = append(c.Exports, e.nbd())
+	}
+	for _, s := range d.disks {
+		c.Exports = append(c.Exports, s.nbd())
 	}
 	return nbd.NewServer(c)
 }
