@@ -176,6 +176,33 @@ func TestDisksOnly(t *testing.T) {
 	}
 }
 
+// TestDiskFaults: storage of a disk can be made to fail, and what is cached is served.
+func TestDiskFaults(t *testing.T) {
+	dir, ctx := t.TempDir(), context.Background()
+	image := filepath.Join(dir, "data.img")
+	must(t, os.WriteFile(image, make([]byte, 8*pageSize), 0o600))
+	file := filepath.Join(dir, "tmemd.toml")
+	must(t, os.WriteFile(file, []byte("[[disk]]\nname = \"data\"\npath = \""+image+"\"\n"), 0o600))
+	log := &logBuffer{}
+	i := run(t, options(t, dir, log, "--config", file, "--allow-faults"), log)
+	c := i.disk("data")
+	i.checkDisk(c, make([]byte, pageSize), 0)
+	_, err := i.client.SetFaults(ctx, "data", []string{"read error", "write error"})
+	must(t, err)
+	i.checkDisk(c, make([]byte, pageSize), 0)
+	if _, err := c.ReadAt(make([]byte, pageSize), pageSize); err == nil {
+		t.Error("a read of storage that fails succeeds")
+	}
+	if _, err := c.WriteAt(make([]byte, pageSize), 0); err == nil {
+		t.Error("a write to storage that fails succeeds")
+	}
+	if d := i.status().Disks[0]; d.Errors["read"] != 1 || d.Errors["write"] != 1 {
+		t.Errorf("errors are %v", d.Errors)
+	}
+	must(t, c.Close())
+	i.stop()
+}
+
 // TestDiskFails: what cannot be opened is said with a cure, and nothing is made.
 func TestDiskFails(t *testing.T) {
 	dir := t.TempDir()
