@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -99,4 +100,55 @@ func (s *File) makeBounce() (err error) {
 		s.bounce <- s.memory.Bytes()[i*bounceSize:][:bounceSize:bounceSize]
 	}
 	return nil
+}
+
+// Allocated returns the first run of pages from page on that have space on the file
+// system: which were written, and not punched since. first is the number of pages if
+// there is none. It fails for a device, and where space is given in more than pages.
+func (s *File) Allocated(page uint64) (first, last uint64, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(s.file.Fd()), &st); err != nil {
+		return 0, 0, os.NewSyscallError("fstat", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Blksize > pageSize {
+		return 0, 0, errors.New("it has to be a file on a file system with blocks of 4096 bytes or less")
+	}
+	start, err := unix.Seek(int(s.file.Fd()), int64(page)*pageSize, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		return s.Pages(), s.Pages(), nil
+	}
+	if err != nil {
+		return 0, 0, os.NewSyscallError("lseek", err)
+	}
+	end, err := unix.Seek(int(s.file.Fd()), start, unix.SEEK_HOLE)
+	if err != nil {
+		return 0, 0, os.NewSyscallError("lseek", err)
+	}
+	return uint64(start / pageSize), uint64((end + pageSize - 1) / pageSize), nil
+}
+
+// CreateImage makes a file of so many pages of zeros that is there after a power cut. It
+// fails if the file is there.
+func CreateImage(path string, pages uint64) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("create image: %w", err)
+	}
+	err = errors.Join(f.Truncate(int64(pages)*pageSize), f.Sync(), f.Close())
+	if err == nil {
+		err = SyncFolder(filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("create image %s: %w", path, errors.Join(err, os.Remove(path)))
+	}
+	return nil
+}
+
+// SyncFolder makes the names in a folder outlive a power cut.
+func SyncFolder(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }

@@ -23,16 +23,20 @@ type Config struct {
 	Storage  tier.Storage     // owned by the device from Open on
 	Pool     *cleancache.Pool // owned likewise; as long as storage
 	ReadOnly bool
+
+	// Base is what Storage, an Overlay, lies over, or nil.
+	Base *Base
 }
 
 // Device is one disk. All methods but Close are safe for concurrent use. It satisfies
 // the NBD server's device and go-nbd's backend.Backend.
 type Device struct {
-	name     string           // immutable
-	storage  tier.Storage     // immutable
-	pool     *cleancache.Pool // immutable
-	readOnly bool             // immutable
-	pages    uint64           // immutable
+	name     string   // immutable
+	own      layer    // immutable
+	base     *Base    // below an overlay, or nil; immutable
+	overlay  *Overlay // own.storage, if there is a base; immutable
+	readOnly bool     // immutable
+	pages    uint64   // immutable
 
 	scratch sync.Pool // *[pageSize]byte, for requests smaller than a page
 
@@ -51,11 +55,18 @@ func Open(c Config) (*Device, error) {
 	if c.Storage.Pages() != c.Pool.Pages() {
 		return nil, fmt.Errorf("open disk %s: storage has %d pages, the cache is for %d", c.Name, c.Storage.Pages(), c.Pool.Pages())
 	}
+	overlay, isOverlay := c.Storage.(*Overlay)
+	if isOverlay != (c.Base != nil) || isOverlay && c.Base.storage.Pages() != c.Storage.Pages() {
+		return nil, fmt.Errorf("open disk %s: an overlay and its base belong together", c.Name)
+	}
 	buffer, err := sharedmem.NewPrivate("prefetch buffer", prefetchPages*pageSize)
 	if err != nil {
 		return nil, fmt.Errorf("open disk %s: %w", c.Name, err)
 	}
-	d := &Device{name: c.Name, storage: c.Storage, pool: c.Pool, readOnly: c.ReadOnly, pages: c.Storage.Pages(), buffer: buffer}
+	d := &Device{
+		name: c.Name, own: layer{c.Pool, c.Storage}, base: c.Base, overlay: overlay,
+		readOnly: c.ReadOnly, pages: c.Storage.Pages(), buffer: buffer,
+	}
 	d.scratch.New = func() any { return new([pageSize]byte) }
 	return d, nil
 }
@@ -70,7 +81,7 @@ func (d *Device) Sync() error {
 	if d.readOnly {
 		return nil
 	}
-	return d.storage.Sync()
+	return d.own.storage.Sync()
 }
 
 // ReadAt fills p from offset off.
@@ -205,7 +216,7 @@ func (d *Device) Extents(off, length int64, report func(length int64, hole bool,
 
 // Stats is a device's account of itself.
 type Stats struct {
-	Cache    cleancache.Stats
+	Cache    cleancache.Stats // of its own pages; the base has its own
 	Storage  tier.StorageStats
 	ReadOnly bool
 	Memory   []sharedmem.Usage // all of its memory outside the Go heap
@@ -213,20 +224,20 @@ type Stats struct {
 
 // Stats returns a snapshot.
 func (d *Device) Stats() Stats {
-	s := Stats{Cache: d.pool.Stats(), Storage: d.storage.Stats(), ReadOnly: d.readOnly}
+	s := Stats{Cache: d.own.pool.Stats(), Storage: d.own.storage.Stats(), ReadOnly: d.readOnly}
 	s.Memory = append(s.Memory, s.Cache.Memory, d.buffer.Usage())
 	s.Memory = append(s.Memory, s.Storage.Memory...)
 	return s
 }
 
 // Mode says what becomes of a page that a client read.
-func (d *Device) Mode() cleancache.Mode { return d.pool.Mode() }
+func (d *Device) Mode() cleancache.Mode { return d.own.pool.Mode() }
 
 // SetMode changes it, from the next read on.
-func (d *Device) SetMode(m cleancache.Mode) { d.pool.SetMode(m) }
+func (d *Device) SetMode(m cleancache.Mode) { d.own.pool.SetMode(m) }
 
 // Close ends the device, its cache and its storage, which is synced before. No request
 // is or will be under way.
 func (d *Device) Close() error {
-	return errors.Join(d.Sync(), d.pool.InvalidateFS(), d.storage.Close(), d.buffer.Close())
+	return errors.Join(d.Sync(), d.own.pool.InvalidateFS(), d.own.storage.Close(), d.buffer.Close())
 }

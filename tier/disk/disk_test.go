@@ -279,7 +279,7 @@ func TestHitAllocates(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d.storage.(*volatile).onRead = nil
+	d.own.storage.(*volatile).onRead = nil
 	page := int64(0)
 	n := testing.AllocsPerRun(400, func() {
 		off := page * pageSize

@@ -1,5 +1,6 @@
 // Package disk makes a device of a disk: a file or block device with content of its
-// own, whose pages are cached by cleancache. Storage is the truth, and what a client
+// own, or a thin [Overlay] over a [Base] that many share, whose pages are cached by
+// cleancache. Storage is the truth, and what a client
 // wrote is there before it is told so; FLUSH and FUA mean on the medium.
 //
 // The NBD server calls a [Device]; the daemon opens one for each disk. It is beside
@@ -14,6 +15,9 @@
 //	zero, trim   as a write; storage punches, or writes zeros
 //	flush        storage syncs
 //	prefetch     as a read of what is not cached
+//
+// On an overlay, a page that was never written is read from the base, by its cache. A
+// write of a part of it copies it.
 //
 // # Invariants
 //
@@ -31,15 +35,22 @@
 //	    synced after that: what an acknowledged flush covers outlives a power cut. FUA is
 //	    a flush behind the write, of all that was written before, so order is kept.
 //	D6  A read-only device never changes storage.
+//	D7  A page of an overlay is the base's until it is written for the first time, and its
+//	    own from then on; that changes under its exclusive lock only. overlay.go has the
+//	    order in which that gets to the medium.
+//	D8  A base is never written. Its pages are in one cache, whoever reads them; own pages
+//	    of an overlay are in the overlay's.
 //
 // # Locks
 //
-// Those of the pool, by the order of package pagelock, for one block at a time. Below
-// them whatever backends and storage lock.
+// Those of the pool, by the order of package pagelock, for one block at a time; an
+// overlay's before its base's. Below them Overlay.syncing, and whatever backends and
+// storage lock.
 //
 // # Not promised
 //
 // Memory: disks are served from the Go heap's side of things, not under the rules that
 // swap of the own host needs. That pages which were written are cached: the client has
 // them. That trimmed pages read as zeros: where storage cannot punch, trim does nothing.
+// That a write to an overlay which failed is not there after the process was killed.
 package disk

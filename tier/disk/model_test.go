@@ -22,13 +22,37 @@ import (
 const modelPages = 300
 
 // TestModel compares a device with a byte slice, while its cache forgets any part of
-// itself at any moment, backends come and go, and the power is cut.
-func TestModel(t *testing.T) {
+// itself at any moment, backends come and go, processes are killed, and the power is cut.
+func TestModel(t *testing.T) { testModel(t, newPlain) }
+
+// modelled is what is modelled: a disk, or an overlay.
+type modelled interface {
+	content() []byte // to begin with
+	image() *volatile
+	open(rt *rapid.T, c *cleancache.Cleancache, image *volatile) *Device
+	nextBoot()
+	end() error
+}
+
+type plain struct{ *testing.T }
+
+func newPlain(t *testing.T, _ *cleancache.Cleancache) modelled { return plain{t} }
+
+func (plain) content() []byte  { return make([]byte, modelPages*pageSize) }
+func (plain) image() *volatile { return newVolatile(modelPages) }
+func (plain) nextBoot()        {}
+func (plain) end() error       { return nil }
+func (p plain) open(_ *rapid.T, c *cleancache.Cleancache, image *volatile) *Device {
+	return open(p.T, c, image, false)
+}
+
+func testModel(t *testing.T, newModelled func(*testing.T, *cleancache.Cleancache) modelled) {
 	rapid.Check(t, func(rt *rapid.T) {
-		storage := newVolatile(modelPages)
 		c := cleancache.New(quiet())
-		d := open(t, c, storage, false)
-		mirror := make([]byte, modelPages*pageSize)
+		m := newModelled(t, c)
+		storage := m.image()
+		d := m.open(rt, c, storage)
+		mirror := m.content()
 		synced := bytes.Clone(mirror)   // what a power cut must leave, but for what follows
 		changed := map[int64][][]byte{} // sectors changed since: what they were meanwhile
 		change := func(off int64, p []byte) {
@@ -129,11 +153,26 @@ func TestModel(t *testing.T) {
 					leave(rt, rapid.IntRange(0, len(loaded)-1).Draw(rt, "which"))
 				}
 			},
+			"kill": func(rt *rapid.T) {
+				old := storage
+				storage = old.restart()
+				must(rt, errors.Join(d.own.pool.InvalidateFS(), d.buffer.Close(), old.misused()))
+				d = m.open(rt, c, storage)
+			},
+			"close": func(rt *rapid.T) {
+				old := storage
+				must(rt, errors.Join(d.Close(), old.misused()))
+				copy(synced, mirror)
+				clear(changed)
+				storage = old.restart()
+				d = m.open(rt, c, storage)
+			},
 			"powerCut": func(rt *rapid.T) {
 				old := storage
 				storage = old.powerCut(rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "cut"), 1)))
-				must(rt, errors.Join(d.Close(), old.misused()))
-				d = open(t, c, storage, false)
+				must(rt, errors.Join(d.own.pool.InvalidateFS(), d.buffer.Close(), old.misused()))
+				m.nextBoot()
+				d = m.open(rt, c, storage)
 				got := make([]byte, len(mirror))
 				_, err := d.ReadAt(got, 0)
 				must(rt, err)
@@ -158,7 +197,7 @@ func TestModel(t *testing.T) {
 		if !bytes.Equal(got, mirror) {
 			rt.Fatal("the disk has other bytes at the end")
 		}
-		must(rt, errors.Join(d.Close(), storage.misused()))
+		must(rt, errors.Join(d.Close(), storage.misused(), m.end()))
 		for len(loaded) > 0 {
 			leave(rt, 0)
 		}

@@ -1,87 +1,88 @@
 package disk
 
-import "github.com/tmemd/tmemd/cleancache"
-
 // TryReadAt is ReadAt for callers that must not wait: true if p was filled from memory.
 // Anything else, and any error, is left to ReadAt.
 func (d *Device) TryReadAt(p []byte, off int64) bool {
 	if (off|int64(len(p)))%pageSize != 0 || d.check(off, int64(len(p))) != nil {
 		return false
 	}
-	first := uint64(off / pageSize)
-	page := first
-	for ; len(p) > 0; page++ {
-		if !d.pool.TryRLock(page) {
+	first, n := uint64(off/pageSize), uint64(len(p)/pageSize)
+	for page := first; page < first+n; page++ {
+		if !d.tryPage(page, p[(page-first)*pageSize:][:pageSize]) {
 			return false
 		}
-		hit := d.pool.TryGetPage(page, p[:pageSize])
-		d.pool.RUnlock(page)
-		if !hit {
-			return false
-		}
-		p = p[pageSize:]
 	}
-	d.pool.GotPages(first, page-first)
+	if d.base == nil {
+		d.own.pool.GotPages(first, n)
+		return true
+	}
+	for page := first; page < first+n; page++ {
+		d.layerOf(page).pool.GotPages(page, 1)
+	}
 	return true
 }
 
-// mergeGap is how many pages that are cached are read from storage again rather than
-// asking it twice: more requests cost more than bytes, up to about 64 KiB.
-const mergeGap = 16
+// tryPage fills p with a page. The lock of the overlay's page is held over the look at
+// the base: a write of it is wholly before or behind.
+func (d *Device) tryPage(page uint64, p []byte) bool {
+	if !d.own.pool.TryRLock(page) {
+		return false
+	}
+	defer d.own.pool.RUnlock(page)
+	if d.owns(page) {
+		return d.own.pool.TryGetPage(page, p)
+	}
+	return d.base.tryRead(page, p)
+}
+
+// owns says whether the page is the disk's own, and not its base's. REQUIRES: any lock
+// of the page held.
+func (d *Device) owns(page uint64) bool { return d.overlay == nil || d.overlay.Has(page) }
+
+// layerOf is where the page is. Without a lock of it the answer may be of the past.
+func (d *Device) layerOf(page uint64) *layer {
+	if d.owns(page) {
+		return &d.own
+	}
+	return &d.base.layer
+}
 
 // readPages fills p, whole pages of one block.
 func (d *Device) readPages(first uint64, p []byte) error {
 	last := first + uint64(len(p)/pageSize)
 	for page := first; page < last; page++ {
-		d.pool.RLock(page)
+		d.own.pool.RLock(page)
 	}
 	err := d.read(first, p)
 	for page := first; page < last; page++ {
-		d.pool.RUnlock(page)
+		d.own.pool.RUnlock(page)
 	}
 	return err
 }
 
-// read fills p from the cache and from storage. REQUIRES: any lock of each page held;
-// they are pages of one block.
+// read fills p, layer by layer. REQUIRES: any lock of each page held; they are pages of
+// one block.
 func (d *Device) read(first uint64, p []byte) error {
-	var missing [cleancache.BlockPages]bool
-	n := len(p) / pageSize
-	for i := range n {
-		missing[i] = !d.pool.GetPage(first+uint64(i), p[i*pageSize:][:pageSize])
+	if d.base == nil {
+		return d.own.read(first, p)
 	}
-	for i := 0; i < n; {
-		if !missing[i] {
-			i++
-			continue
+	last := first + uint64(len(p)/pageSize)
+	for page := first; page < last; {
+		owned, end := d.owns(page), page+1
+		for end < last && d.owns(end) == owned {
+			end++
 		}
-		// What lies between is as it is on storage, and may be read again (D3).
-		end, gap := i+1, 0
-		for next := end; next < n && gap <= mergeGap; next++ {
-			if missing[next] {
-				end, gap = next+1, 0
-			} else {
-				gap++
-			}
+		part := p[(page-first)*pageSize : (end-first)*pageSize]
+		var err error
+		if owned {
+			err = d.own.read(page, part)
+		} else {
+			err = d.base.readPages(page, part)
 		}
-		if err := d.fill(first+uint64(i), p[i*pageSize:end*pageSize], missing[i:end]); err != nil {
+		if err != nil {
 			return err
 		}
-		i = end
-	}
-	return nil
-}
-
-// fill reads the pages from storage, and offers those that were missing to the cache.
-// REQUIRES: any lock of each page held (D2).
-func (d *Device) fill(first uint64, p []byte, missing []bool) error {
-	if err := d.storage.ReadPages(first, p); err != nil {
-		return err
-	}
-	for i, m := range missing {
-		if m {
-			d.pool.PutPage(first+uint64(i), p[i*pageSize:][:pageSize])
-		}
+		page = end
 	}
 	return nil
 }
@@ -108,13 +109,13 @@ func (d *Device) writePages(first uint64, p []byte) error {
 // lock locks pages of one block for writing.
 func (d *Device) lock(first, last uint64) {
 	for page := first; page < last; page++ {
-		d.pool.Lock(page)
+		d.own.pool.Lock(page)
 	}
 }
 
 func (d *Device) unlock(first, last uint64) {
 	for page := first; page < last; page++ {
-		d.pool.Unlock(page)
+		d.own.pool.Unlock(page)
 	}
 }
 
@@ -122,14 +123,14 @@ func (d *Device) unlock(first, last uint64) {
 // answered (D2).
 func (d *Device) invalidate(first, last uint64) {
 	for page := first; page < last; page++ {
-		d.pool.InvalidatePage(page)
+		d.own.pool.InvalidatePage(page)
 	}
 }
 
 // write REQUIRES: Lock held for each page.
 func (d *Device) write(first uint64, p []byte) error {
 	d.invalidate(first, first+uint64(len(p)/pageSize))
-	return d.storage.WritePages(first, p)
+	return d.own.storage.WritePages(first, p)
 }
 
 // writePart merges p into one page: its content is read, changed and written as a whole
@@ -139,10 +140,8 @@ func (d *Device) writePart(page uint64, start int, p []byte) error {
 	defer d.scratch.Put(scratch)
 	d.lock(page, page+1)
 	defer d.unlock(page, page+1)
-	if !d.pool.GetPage(page, scratch[:]) {
-		if err := d.storage.ReadPages(page, scratch[:]); err != nil {
-			return err
-		}
+	if err := d.read(page, scratch[:]); err != nil {
+		return err
 	}
 	copy(scratch[start:], p)
 	return d.write(page, scratch[:])
@@ -164,7 +163,7 @@ func (d *Device) punchBlock(first, last uint64) error {
 	d.lock(first, last)
 	defer d.unlock(first, last)
 	d.invalidate(first, last)
-	return d.storage.PunchPages(first, last-first)
+	return d.own.storage.PunchPages(first, last-first)
 }
 
 const (
@@ -183,36 +182,20 @@ func (d *Device) Prefetch(off, length int64) error {
 		return nil
 	}
 	defer d.prefetching.Unlock()
-	last := uint64((off + length + pageSize - 1) / pageSize)
-	for first := uint64(off / pageSize); first < min(last, uint64(off/pageSize)+prefetchMost); {
-		end := min(last, blockEnd(first), first+prefetchPages)
-		if err := d.prefetch(first, end); err != nil {
+	first, last := uint64(off/pageSize), uint64((off+length+pageSize-1)/pageSize)
+	for last = min(last, first+prefetchMost); first < last; {
+		from, end := d.layerOf(first), min(last, blockEnd(first), first+prefetchPages)
+		for page := first + 1; page < end; page++ {
+			if d.layerOf(page) != from {
+				end = page
+			}
+		}
+		// If a page moves to the overlay meanwhile, the base's cache gets what the base
+		// has, which is true too.
+		if err := from.prefetch(first, end, d.buffer.Bytes()); err != nil {
 			return err
 		}
 		first = end
 	}
 	return nil
-}
-
-// prefetch fills the cache with the pages, unless all of them are there.
-func (d *Device) prefetch(first, last uint64) error {
-	var missing [prefetchPages]bool
-	for page := first; page < last; page++ {
-		d.pool.RLock(page)
-	}
-	defer func() {
-		for page := first; page < last; page++ {
-			d.pool.RUnlock(page)
-		}
-	}()
-	start, end := last, first // of what is missing
-	for page := first; page < last; page++ {
-		if missing[page-first] = !d.pool.HasPage(page); missing[page-first] {
-			start, end = min(start, page), page+1
-		}
-	}
-	if start >= end {
-		return nil
-	}
-	return d.fill(start, d.buffer.Bytes()[:(end-start)*pageSize], missing[start-first:end-first])
 }

@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"sync"
 
@@ -21,6 +22,8 @@ type volatile struct {
 	now     []byte            // guarded by mu
 	medium  []byte            // guarded by mu
 	pending map[uint64][]byte // pages changed since the last Sync: guarded by mu
+	space   map[uint64]bool   // pages that were written and not punched; guarded by mu
+	flushed map[uint64]bool   // space, on the medium; guarded by mu
 	readers map[uint64]int    // guarded by mu
 	writing map[uint64]bool   // guarded by mu
 	misuse  []error           // guarded by mu
@@ -34,6 +37,7 @@ var _ tier.Storage = (*volatile)(nil)
 func newVolatile(pages int) *volatile {
 	return &volatile{
 		now: make([]byte, pages*pageSize), medium: make([]byte, pages*pageSize),
+		space: map[uint64]bool{}, flushed: map[uint64]bool{},
 		pending: map[uint64][]byte{}, readers: map[uint64]int{}, writing: map[uint64]bool{},
 	}
 }
@@ -104,7 +108,25 @@ func (s *volatile) PunchPages(first, n uint64) error {
 	s.enter(first, int(n), true)
 	defer s.leave(first, int(n), true)
 	s.change(first, int(n), make([]byte, n*pageSize))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for page := first; page < first+n; page++ {
+		delete(s.space, page)
+	}
 	return nil
+}
+
+// Allocated implements [Image].
+func (s *volatile) Allocated(page uint64) (first, last uint64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for first = page; first < s.Pages() && !s.space[first]; {
+		first++
+	}
+	for last = first; last < s.Pages() && s.space[last]; {
+		last++
+	}
+	return first, last, nil
 }
 
 func (s *volatile) change(first uint64, n int, p []byte) {
@@ -113,6 +135,7 @@ func (s *volatile) change(first uint64, n int, p []byte) {
 	copy(s.now[first*pageSize:], p)
 	for page := first; page < first+uint64(n); page++ {
 		s.pending[page] = s.now[page*pageSize:][:pageSize]
+		s.space[page] = true
 	}
 }
 
@@ -121,6 +144,7 @@ func (s *volatile) Sync() error {
 	defer s.mu.Unlock()
 	copy(s.medium, s.now)
 	clear(s.pending)
+	s.flushed = maps.Clone(s.space)
 	s.syncs++
 	return nil
 }
@@ -141,7 +165,12 @@ func (s *volatile) powerCut(random *rand.Rand) *volatile {
 	defer s.mu.Unlock()
 	after := newVolatile(len(s.now) / pageSize)
 	copy(after.now, s.medium)
+	after.space = maps.Clone(s.flushed)
 	for page, data := range s.pending {
+		if random.IntN(4) == 0 {
+			continue // not at all
+		}
+		after.space[page] = true
 		for sector := 0; sector < pageSize; sector += 512 {
 			if random.IntN(2) == 0 {
 				copy(after.now[int(page)*pageSize+sector:], data[sector:sector+512])
@@ -149,6 +178,21 @@ func (s *volatile) powerCut(random *rand.Rand) *volatile {
 		}
 	}
 	copy(after.medium, after.now)
+	after.flushed = maps.Clone(after.space)
+	return after
+}
+
+// restart returns storage as it is for another process of the same boot.
+func (s *volatile) restart() *volatile {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	after := newVolatile(len(s.now) / pageSize)
+	copy(after.now, s.now)
+	copy(after.medium, s.medium)
+	after.space, after.flushed = maps.Clone(s.space), maps.Clone(s.flushed)
+	for page := range s.pending {
+		after.pending[page] = after.now[page*pageSize:][:pageSize]
+	}
 	return after
 }
 

@@ -27,6 +27,7 @@ type Config struct {
 	Metrics       string // HOST:PORT, or empty for none
 	MetricsChosen bool   // somebody asked for this address; else another will do
 	Exports       []Export
+	Bases         []Base
 	Disks         []Disk
 	Backends      []Backend
 	NBD           NBD
@@ -55,6 +56,16 @@ type Disk struct {
 	ReadOnly bool
 	Mode     cleancache.Mode // to begin with
 	Allow    []string        // as of an Export
+
+	Base   string           // the name of the base that Path is an overlay over, made if it is not there; or empty
+	Shared *cleancache.UUID // the name that it shares its cached pages under, of one of the bases; or nil
+}
+
+// Base is an image that disks lie over, or share content with.
+type Base struct {
+	Name string
+	Path string
+	UUID cleancache.UUID // says that the content is the same
 }
 
 // Backend is one backend to load at start.

@@ -24,6 +24,7 @@ type file struct {
 	Metrics  *string       `toml:"metrics"`
 	LogLevel *string       `toml:"log_level"`
 	Export   []fileExport  `toml:"export"`
+	Base     []fileBase    `toml:"base"`
 	Disk     []fileDisk    `toml:"disk"`
 	Backend  []fileBackend `toml:"backend"`
 	NBD      fileNBD       `toml:"nbd"`
@@ -45,6 +46,14 @@ type fileDisk struct {
 	ReadOnly bool     `toml:"read_only"`
 	Mode     *string  `toml:"mode"`
 	Allow    []string `toml:"allow"`
+	Base     *string  `toml:"base"`
+	Shared   *string  `toml:"shared"`
+}
+
+type fileBase struct {
+	Name *string `toml:"name"`
+	Path *string `toml:"path"`
+	UUID *string `toml:"uuid"`
 }
 
 type fileBackend struct {
@@ -140,6 +149,12 @@ var keys = []struct{ name, example string }{
 	{"disk.read_only", `read_only = true`},
 	{"disk.mode", `mode = "inclusive"`},
 	{"disk.allow", `allow = ["cert:client1", "uid:1000", "gid:1000"]`},
+	{"disk.base", `base = "debian"`},
+	{"disk.shared", `shared = "0e3a5c84-93f1-4d2e-a1b7-5f60c9d8e721"`},
+	{"base", `[[base]] on a line of its own, then its keys`},
+	{"base.name", `name = "debian"`},
+	{"base.path", `path = "/var/lib/images/debian.img"`},
+	{"base.uuid", `uuid = "0e3a5c84-93f1-4d2e-a1b7-5f60c9d8e721"`},
 	{"backend", `[[backend]] on a line of its own, then its keys`},
 	{"backend.kind", `kind = "zcache"`},
 	{"backend.name", `name = "zcache"`},

@@ -50,6 +50,7 @@ func Parse(args []string, host Host) (*Config, Action, error) {
 	p.logLevel()
 	p.nbd() // before exports: their rules depend on TLS
 	p.exports()
+	p.bases()
 	p.disks()
 	p.backends()
 	p.hostSettings()

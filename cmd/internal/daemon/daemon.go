@@ -67,6 +67,7 @@ type Daemon struct {
 	draining    []string          // backends that were being unloaded when another process took over
 	frontswap   *frontswap.Frontswap
 	cleancache  *cleancache.Cleancache
+	bases       []*servedBase
 	disks       []*servedDisk
 	moves       *moves
 	faults      faults

@@ -25,8 +25,12 @@ type servedDisk struct {
 	device      *disk.Device // immutable
 }
 
-// firstDiskID is above all numbers of exports: backends tell pages by them.
-const firstDiskID = 1 << 31
+// The numbers of disks and bases are above all numbers of exports: backends tell pages
+// by them.
+const (
+	firstDiskID = 1 << 31
+	firstBaseID = firstDiskID + 1<<16
+)
 
 // openDisks opens the disks of the configuration. Backends are there already, or come
 // later: both are well.
@@ -42,24 +46,41 @@ func (d *Daemon) openDisks() error {
 }
 
 func (d *Daemon) openDisk(c config.Disk, id uint32) (*disk.Device, error) {
-	image, err := tier.OpenImage(c.Path, c.ReadOnly)
+	var base *disk.Base
+	var storage tier.Storage
+	var err error
+	if c.Base != "" {
+		i := slices.IndexFunc(d.bases, func(s *servedBase) bool { return s.Name == c.Base })
+		base = d.bases[i].base
+		storage, err = d.openOverlay(c, d.bases[i])
+	} else if storage, err = tier.OpenImage(c.Path, c.ReadOnly); err == nil {
+		storage = d.faults.storage(c.Name, storage)
+	}
 	if err != nil {
 		return nil, err
 	}
-	storage := d.faults.storage(c.Name, image)
-	pool, err := d.cleancache.InitFS(cleancache.FSConfig{Name: c.Name, ID: id, Pages: storage.Pages(), Mode: c.Mode})
+	pool, err := d.initPool(c, cleancache.FSConfig{Name: c.Name, ID: id, Pages: storage.Pages(), Mode: c.Mode})
 	if err != nil {
 		return nil, errors.Join(err, storage.Close())
 	}
-	device, err := disk.Open(disk.Config{Name: c.Name, Storage: storage, Pool: pool, ReadOnly: c.ReadOnly})
+	device, err := disk.Open(disk.Config{Name: c.Name, Storage: storage, Pool: pool, ReadOnly: c.ReadOnly, Base: base})
 	if err != nil {
 		return nil, errors.Join(err, pool.InvalidateFS(), storage.Close())
 	}
 	return device, nil
 }
 
+func (d *Daemon) initPool(c config.Disk, fs cleancache.FSConfig) (*cleancache.Pool, error) {
+	if c.Shared != nil {
+		return d.cleancache.InitSharedFS(*c.Shared, fs)
+	}
+	return d.cleancache.InitFS(fs)
+}
+
 func cureDisk(err error) string {
 	switch {
+	case errors.Is(err, disk.ErrOtherBase), errors.Is(err, disk.ErrNoOverlay):
+		return "name the base that it was made over, by its uuid; or choose a path where nothing is, for a new overlay"
 	case errors.Is(err, os.ErrPermission):
 		return "give this user the right to read it, and to write it unless it is read_only"
 	case errors.Is(err, unix.EBUSY):
@@ -80,7 +101,8 @@ func (s *servedDisk) nbd() nbd.Export {
 	}
 }
 
-// closeDisks comes before backends are closed. What was written is synced.
+// closeDisks comes before backends are closed. What was written is synced. Bases come
+// behind what lies over them.
 func (d *Daemon) closeDisks() error {
 	var errs []error
 	for _, s := range d.disks {
@@ -88,7 +110,12 @@ func (d *Daemon) closeDisks() error {
 			errs = append(errs, fmt.Errorf("disk %s: %w", s.Name, err))
 		}
 	}
-	d.disks = nil
+	for _, s := range d.bases {
+		if err := s.base.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("base %s: %w", s.Name, err))
+		}
+	}
+	d.disks, d.bases = nil, nil
 	return errors.Join(errs...)
 }
 
@@ -136,5 +163,5 @@ func (s service) SetDisk(name string, settings admin.DiskSettings) (admin.Disk, 
 		}
 	}
 	s.d.disks[i].device.SetMode(mode)
-	return s.Disks()[i], nil
+	return s.Disks()[len(s.d.bases)+i], nil
 }

@@ -31,6 +31,9 @@ func (d *Daemon) openRest(p plan, loaded bool) (err error) {
 			return err
 		}
 	}
+	if err := d.openBases(); err != nil {
+		return err
+	}
 	if err := d.openDisks(); err != nil {
 		return err
 	}

@@ -35,6 +35,9 @@ func (d *Daemon) snapshot() metrics.Snapshot {
 		s.Exports = append(s.Exports, metrics.Export{Name: e.Name, Size: e.size(), Stats: e.device.Stats()})
 	}
 	d.exportsMu.RUnlock()
+	for _, served := range d.bases {
+		s.Disks = append(s.Disks, served.snapshot())
+	}
 	for _, served := range d.disks {
 		s.Disks = append(s.Disks, served.snapshot())
 	}
