@@ -24,6 +24,10 @@
 //	M6  A Folder belongs to one process at a time (flock), however that ends.
 //	M7  A tmpfs may be full, and that is a fault where a mapping is touched: what
 //	    must not fault is claimed before (Region.Claim), which can be refused.
+//	M8  Folder.Hold, beside the process that a folder belongs to, and
+//	    FolderConfig.Keep touch what has memory, and nothing else: with memory that is
+//	    locked as it is touched it stays. What is punched at that very moment may get
+//	    a page back, of zeros.
 //
 // Not promised: that memory which was not claimed is there when it is first
 // touched. The system may be out of it; the owner bounds what it maps. That the

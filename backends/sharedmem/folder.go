@@ -51,6 +51,7 @@ type FolderConfig struct {
 	Identity Identity
 	Boot     string // of this boot of the machine
 	ReadOnly bool   // nothing is made, changed or removed; the folder has to be there
+	Keep     bool   // what is in memory stays there from Open on, for who locks what he touches
 
 	// Inherited is the lock that Folder.Lock of another process returned, for who was
 	// given it by that process; nil to take one. The folder owns it then.
@@ -64,6 +65,7 @@ type Folder struct {
 	config FolderConfig // immutable
 	lock   *os.File     // the folder itself, locked (flock)
 	leave  atomic.Bool
+	held   map[string]*Region // by name; written by Hold and Close only
 }
 
 // suffix is how names of region files end.
@@ -233,21 +235,33 @@ func (f *Folder) Open(name, purpose string) (r *Region, note uint64, err error) 
 	if err != nil {
 		return fail(err)
 	}
-	h, err := f.check(fd, name, purpose)
+	h, err := f.check(fd, name)
+	if err == nil && h.purpose != purpose && purpose != anyPurpose {
+		err = fmt.Errorf("%w: it is %s (%s)", ErrOtherFolder, h.name, h.purpose)
+	}
 	if err != nil {
 		unix.Close(fd)
 		return fail(err)
 	}
-	data, err := unix.Mmap(fd, headerSize, int(h.size), protection, unix.MAP_SHARED)
-	if err != nil {
+	r = &Region{purpose: h.purpose, folder: f, name: name, header: h, start: headerSize, fd: fd}
+	if held := f.held[name]; held != nil && held.header.size == h.size {
+		r.data, r.lent = held.data, true
+		return r, h.note, nil
+	}
+	if r.data, err = unix.Mmap(fd, headerSize, int(h.size), protection, unix.MAP_SHARED); err != nil {
 		unix.Close(fd)
 		return fail(os.NewSyscallError("mmap", err))
 	}
-	return &Region{purpose: purpose, folder: f, name: name, header: h, start: headerSize, data: data, fd: fd}, h.note, nil
+	if f.config.Keep {
+		if err := r.keep(); err != nil {
+			return fail(errors.Join(err, r.Leave()))
+		}
+	}
+	return r, h.note, nil
 }
 
 // check reads and checks the header of an open file.
-func (f *Folder) check(fd int, name, purpose string) (header, error) {
+func (f *Folder) check(fd int, name string) (header, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return header{}, os.NewSyscallError("fstat", err)
@@ -269,37 +283,12 @@ func (f *Folder) check(fd int, name, purpose string) (header, error) {
 		return h, fmt.Errorf("%w: its identity is %s, the state folder's is %s", ErrOtherFolder, h.identity, f.config.Identity)
 	case h.boot != f.config.Boot:
 		return h, ErrOtherBoot
-	case h.name != name || h.purpose != purpose:
+	case h.name != name:
 		return h, fmt.Errorf("%w: it is %s (%s)", ErrOtherFolder, h.name, h.purpose)
 	case h.size <= 0 || st.Size < headerSize+h.size:
 		return h, fmt.Errorf("%w: it has %d bytes of %d", ErrDamaged, st.Size, headerSize+h.size)
 	}
 	return h, nil
-}
-
-// Claim takes memory for [offset, offset+length), so that touching it cannot fail:
-// a tmpfs may be full, and that is a fault (SIGBUS) where a mapping is touched.
-// The error has ENOSPC in its chain then. Both must be multiples of the system's
-// page size. Memory that ends with the process has no such bound, and nothing to
-// claim.
-func (r *Region) Claim(offset, length int64) error {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.claimLocked(offset, length)
-}
-
-// claimLocked REQUIRES: mu held, for reading at least.
-func (r *Region) claimLocked(offset, length int64) error {
-	if r.folder == nil {
-		return nil
-	}
-	const piece = 64 << 20 // a signal undoes the piece that is under way
-	for end := offset + length; offset < end; offset += piece {
-		if err := fallocate(r.fd, unix.FALLOC_FL_KEEP_SIZE, r.start+offset, min(piece, end-offset)); err != nil {
-			return fmt.Errorf("claim %d bytes for the %s in %s: %w", length, r.purpose, r.folder.config.Path, err)
-		}
-	}
-	return nil
 }
 
 // Foreign returns an error that names a file in the folder that does not belong to
@@ -385,7 +374,12 @@ func (f *Folder) Close() error {
 		// Its error is that something is left in it, or that others may not remove it.
 		_ = os.Remove(f.config.Path)
 	}
-	if err := f.lock.Close(); err != nil {
+	var errs []error
+	for _, r := range f.held {
+		errs = append(errs, r.Leave())
+	}
+	f.held = nil
+	if err := errors.Join(append(errs, f.lock.Close())...); err != nil {
 		return fmt.Errorf("give the memory folder back: %w", err)
 	}
 	return nil

@@ -29,6 +29,7 @@ type Region struct {
 	name   string
 	header header // what the file says of itself; its size is guarded by mu
 	start  int64  // of the data in the file: behind the header
+	lent   bool   // the mapping is that of a region that the folder holds
 
 	mu   sync.RWMutex // keeps Usage and Punch off a file that Close has closed
 	data []byte       // nil after Close; written under mu
@@ -125,6 +126,31 @@ func (r *Region) Punch(offset, length int64) error {
 	}
 	if err := fallocate(r.fd, mode, r.start+offset, length); err != nil {
 		return fmt.Errorf("give back %d bytes of the %s: %w", length, r.purpose, err)
+	}
+	return nil
+}
+
+// Claim takes memory for [offset, offset+length), so that touching it cannot fail:
+// a tmpfs may be full, and that is a fault (SIGBUS) where a mapping is touched.
+// The error has ENOSPC in its chain then. Both must be multiples of the system's
+// page size. Memory that ends with the process has no such bound, and nothing to
+// claim.
+func (r *Region) Claim(offset, length int64) error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.claimLocked(offset, length)
+}
+
+// claimLocked REQUIRES: mu held, for reading at least.
+func (r *Region) claimLocked(offset, length int64) error {
+	if r.folder == nil {
+		return nil
+	}
+	const piece = 64 << 20 // a signal undoes the piece that is under way
+	for end := offset + length; offset < end; offset += piece {
+		if err := fallocate(r.fd, unix.FALLOC_FL_KEEP_SIZE, r.start+offset, min(piece, end-offset)); err != nil {
+			return fmt.Errorf("claim %d bytes for the %s in %s: %w", length, r.purpose, r.folder.config.Path, err)
+		}
 	}
 	return nil
 }
@@ -227,7 +253,10 @@ func (r *Region) Close() error {
 func (r *Region) Leave() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err := unix.Munmap(r.data)
+	var err error
+	if !r.lent {
+		err = unix.Munmap(r.data)
+	}
 	for _, old := range r.past {
 		err = errors.Join(err, unix.Munmap(old))
 	}

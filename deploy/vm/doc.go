@@ -23,7 +23,7 @@
 // of dead connections and nothing worse.
 //
 // In a fourth, tmemd runs in the guest, on a disk of the guest's, and the guest swaps to it: memory is exhausted all the time,
-// processes are killed over it, a backend is drained and loaded. tmemctl doctor in the guest finds every protection in place. If
+// processes are killed over it, a backend is drained and loaded, tmemd is upgraded (on 6.12; on 6.1 it has to refuse). tmemctl doctor in the guest finds every protection in place. If
 // the kernel finds no memory at all it may kill the process that was made to take it, and nobody else. Without the
 // protections the same hangs or not, as it happens: -tags 'e2e unprotected' runs that, and says which.
 //

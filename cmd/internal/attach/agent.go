@@ -208,6 +208,7 @@ func (a *Attachment) replace() error {
 	if err != nil {
 		return errors.Join(err, saveErr)
 	}
+	awaitReaders(a.links, readersPatience)
 	accepted, err := a.offer(sockets(fresh))
 	if len(accepted) == 0 {
 		return errors.Join(err, errors.New("the kernel took none of the new connections"))

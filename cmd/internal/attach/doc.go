@@ -16,12 +16,17 @@
 //     down in both directions and multicasts LINK_DEAD. The message takes memory,
 //     which a machine that swaps may not have; so the agent looks at its own hold
 //     on the sockets, too, where the shutdown shows as a hangup.
+//
 //   - Requests that were sent on a dead connection are sent again when they are as
 //     old as the timeout, not before; new ones wait for a connection. After the
 //     dead-connection timeout without any, all of them fail.
+//
 //   - RECONFIGURE gives a new socket to a dead connection, and drops the socket
 //     without a word if there is none. A socket that was taken has the device's
 //     timeout as its own timeout for sending (SO_SNDTIMEO): that is the receipt.
+//
+//   - Up to 6.6 at least, the thread that reads a connection's replies can go on with the
+//     socket that replaces it: see reader.go.
 //
 // # States
 //
@@ -61,7 +66,8 @@
 //
 // # Not promised
 //
-// Requests that were on their way when a connection died take up to the timeout
+// That a reader of the kernel's is gone before its socket is replaced: it is given
+// time, and nothing says that it is. Requests that were on their way when a connection died take up to the timeout
 // longer. Connections that die in the same moment in which the kernel sends a
 // request again on another one that is alive are not told apart (T2 holds from
 // the moment in which the agent has shut the others down). A server of another

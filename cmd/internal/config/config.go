@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/tmemd/tmemd/cleancache"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/protect"
+	"github.com/tmemd/tmemd/nbd"
 	"github.com/tmemd/tmemd/tier"
 )
 
@@ -36,6 +38,16 @@ type Config struct {
 	Touch   bool         // take page maps' and backends' memory at the start
 
 	origins map[string]origin // by key, "listen[0]"
+}
+
+// Files are the paths of the files that a daemon with these settings reads when it
+// starts.
+func (c *Config) Files() (paths []string) {
+	paths = []string{c.origins["config"].flag}
+	if t := c.NBD.TLS; t.Mode != nbd.TLSOff {
+		paths = append(paths, t.Certificate, t.Key, t.ClientCA)
+	}
+	return slices.DeleteFunc(paths, func(path string) bool { return path == "" })
 }
 
 // Export is one export to serve.

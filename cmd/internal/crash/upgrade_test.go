@@ -3,8 +3,10 @@ package crash
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -50,13 +52,38 @@ func newUpgradeStory(t *testing.T) *upgradeStory {
 // connections, and verifies every page afterwards.
 func (u *upgradeStory) under(do func() error) {
 	u.t.Helper()
+	u.while(nil, func() {}, do)
+}
+
+// beside is the same for what does not disturb clients.
+func (u *upgradeStory) beside(do func() error) {
+	u.t.Helper()
+	u.while(errServed, func() {
+		for _, w := range u.workers {
+			w.ends.Store(true)
+		}
+	}, do)
+}
+
+// while lets the workers work until something is done and they are told to end, or
+// their connections are, whichever is expected.
+func (u *upgradeStory) while(expected error, end func(), do func() error) {
+	u.t.Helper()
 	worked := make(chan error, 1)
 	before := u.count()
-	go func() { worked <- u.each(func(w *worker, c *nbdtest.Client) error { return w.work(c) }) }()
+	go func() {
+		worked <- u.each(func(w *worker, c *nbdtest.Client) error {
+			if err := w.work(c); err != expected {
+				return fmt.Errorf("worked until %v, expected %v", err, expected)
+			}
+			return nil
+		})
+	}()
 	time.Sleep(time.Duration(20+u.random.IntN(100)) * time.Millisecond)
 	if err := do(); err != nil {
 		u.t.Fatal(err)
 	}
+	end()
 	if err := <-worked; err != nil {
 		u.t.Fatalf("a client was told an error, or something wrong: %v", err)
 	}
@@ -79,7 +106,7 @@ func TestUpgrade(t *testing.T) {
 	if _, err := u.operator.client.Freeze(ctx, "zcache", "for a reason"); err != nil {
 		t.Fatal(err)
 	}
-	last := time.Time{}
+	last, files := time.Time{}, 0
 	for round := range 6 {
 		u.under(func() error {
 			if round == 5 { // by a signal, for service managers
@@ -95,6 +122,7 @@ func TestUpgrade(t *testing.T) {
 			last = started
 			return err
 		})
+		files = u.settled(files)
 		status, err := u.operator.client.Status(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -121,6 +149,70 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
+// settled waits until the daemon has no child, not even one that has ended, and no more
+// files open than before, if that is known; it returns how many.
+func (u *upgradeStory) settled(before int) (files int) {
+	u.t.Helper()
+	proc := fmt.Sprintf("/proc/%d/", u.process.Process.Pid)
+	u.operator.client.Close() // idle connections
+	var children string
+	err := u.await(func() bool {
+		threads, err := filepath.Glob(proc + "task/*/children")
+		if err != nil || len(threads) == 0 {
+			u.t.Fatalf("the daemon's threads: %v, %v", threads, err)
+		}
+		children = ""
+		for _, path := range threads {
+			text, _ := os.ReadFile(path) // its error is that the thread has ended
+			children += string(text)
+		}
+		list, err := os.ReadDir(proc + "fd")
+		if err != nil {
+			u.t.Fatal(err)
+		}
+		files = len(list)
+		return children == "" && (before == 0 || files <= before)
+	})
+	if err != nil {
+		u.t.Fatalf("after an upgrade: children %q; %d files are open, %d before", children, files, before)
+	}
+	return files
+}
+
+// TestUpgradeKilled: a daemon that is killed while it is upgraded, at whatever step,
+// leaves every page, and nobody who holds anything.
+func TestUpgradeKilled(t *testing.T) {
+	u := newUpgradeStory(t)
+	u.args = nil // not to begin afresh each time
+	for round := range 12 {
+		worked, asked := make(chan error, 1), make(chan struct{})
+		go func() { worked <- u.each(func(w *worker, c *nbdtest.Client) error { return w.work(c) }) }()
+		go func() {
+			defer close(asked)
+			time.Sleep(10 * time.Millisecond)
+			_, _, _ = u.upgrade() // it may come off or not
+		}()
+		time.Sleep(time.Duration(u.random.IntN(400)) * time.Millisecond)
+		if err := u.process.kill(); err != nil {
+			t.Fatal(err)
+		}
+		var absent notAttached
+		if err := <-worked; err != nil && !errors.As(err, &absent) {
+			t.Fatalf("a client was told an error, or something wrong: %v", err)
+		}
+		p, err := u.start()
+		if err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		u.process = p
+		u.settled(0)
+		<-asked
+	}
+	if err := u.process.stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (u *upgradeStory) await(holds func() bool) error {
 	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -130,13 +222,17 @@ func (u *upgradeStory) await(holds func() bool) error {
 	return nil
 }
 
+// rehearsalReady is what a program says that is about to rehearse.
+const rehearsalReady = "tmemd: this program is ready to rehearse"
+
 // TestUpgradeFails: whatever is wrong with the new program, the old one serves on,
-// loses nothing, and can be upgraded once that is put right.
+// loses nothing, and can be upgraded once that is put right. Clients notice only what
+// goes wrong when they are not served.
 func TestUpgradeFails(t *testing.T) {
 	u := newUpgradeStory(t)
-	refused := func(want string) {
+	refused := func(clients func(func() error), want string) {
 		t.Helper()
-		u.under(func() error {
+		clients(func() error {
 			_, _, err := u.upgrade()
 			var told strings.Builder
 			cli.Report(&told, err)
@@ -154,7 +250,16 @@ func TestUpgradeFails(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			u.place.install(t, []byte(test.text))
-			refused(test.want)
+			refused(u.beside, test.want)
+		})
+	}
+	for _, test := range []struct{ name, text, want string }{
+		{"fails its rehearsal", "echo cannot; exit 3\n", "the new program cannot take over (exit status 3): " + rehearsalReady + "\ncannot"},
+		{"is killed at its rehearsal", "kill -9 $$\n", "the new program cannot take over (signal: killed)"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			u.place.install(t, []byte("#!/bin/sh\necho "+rehearsalReady+"\nhead -c 1 <&5 >/dev/null\n"+test.text))
+			refused(u.under, test.want)
 		})
 	}
 	u.place.install(t, nil)
@@ -166,7 +271,7 @@ func TestUpgradeFails(t *testing.T) {
 	if err := os.WriteFile(u.place.dir+"/tmemd.toml", []byte("colour = 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	refused("colour: unknown key")
+	refused(u.beside, "colour: unknown key")
 	if err := os.WriteFile(u.place.dir+"/tmemd.toml", config, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 
 	"github.com/tmemd/tmemd/cmd/internal/nbdtest"
 )
@@ -30,6 +31,7 @@ type worker struct {
 	// The bytes that a request without an answer may have changed.
 	from, to int
 	count    uint64
+	ends     atomic.Bool // it is to work no longer, though the daemon is there
 }
 
 func newWorker(n int, seed uint64) *worker {
@@ -39,10 +41,10 @@ func newWorker(n int, seed uint64) *worker {
 	}
 }
 
-// work makes requests until the daemon is gone; an error is a wrong or a failed
-// answer.
+// work makes requests until the daemon is gone, or the worker is to end; an error is
+// a wrong or a failed answer.
 func (w *worker) work(c *nbdtest.Client) error {
-	for {
+	for !w.ends.Load() {
 		err := w.step(c)
 		var answered nbdtest.Error
 		var wrong mismatch
@@ -57,7 +59,12 @@ func (w *worker) work(c *nbdtest.Client) error {
 			return nil // the connection is gone, with the daemon
 		}
 	}
+	w.ends.Store(false)
+	return errServed
 }
+
+// errServed says that a worker was served to its end.
+var errServed = errors.New("nobody closed the connection")
 
 type mismatch struct{ error }
 

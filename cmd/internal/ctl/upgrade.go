@@ -12,7 +12,7 @@ import (
 )
 
 // upgradeTimeout is longer than the daemon takes to find out whether it can.
-const upgradeTimeout = 10 * time.Minute
+const upgradeTimeout = 15 * time.Minute
 
 func (t *tool) upgrade() *cobra.Command {
 	return &cobra.Command{
@@ -22,9 +22,11 @@ func (t *tool) upgrade() *cobra.Command {
 			"started from, with the same flags. Pages stay where they are in memory.\n\n" +
 			"Connections are closed for a moment: clients that connect again (tmemctl attach does)\n" +
 			"lose nothing, others (nbd-client) lose their device. If the new program cannot take\n" +
-			"over, the old one serves on.\n\n" +
-			"It is refused while this host swaps through the daemon, over a Unix socket: with memory\n" +
-			"exhausted the host would hang.",
+			"over, the old one serves on. Requests that were under way when the connections were\n" +
+			"closed may take half a minute longer.\n\n" +
+			"It works while this host itself swaps through the daemon, over a Unix socket, on Linux 6.3\n" +
+			"and later, if nothing is missing of what tmemctl doctor asks of the daemon; else it is\n" +
+			"refused then. It takes some memory until it is over.",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return t.ask(c, func(ctx context.Context, client *admin.Client) error {

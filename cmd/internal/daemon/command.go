@@ -29,6 +29,11 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	// The program before this one had its host's swap to serve, and nobody does now.
+	urgent := heir != nil && protect.IsUrgent()
+	if urgent && heir.runs() {
+		protect.Regain()
+	}
 	host, err := config.ThisHost(Kinds())
 	if err != nil {
 		return err
@@ -58,11 +63,7 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	if heir != nil {
 		c.Fresh = false // that was the first program's business
 		if heir.rehearses {
-			if err := rehearse(Options{Config: c, BootID: bootID, Log: slog.New(slog.DiscardHandler), Heir: heir}); err != nil {
-				return err
-			}
-			_, err := fmt.Fprintln(stdout, rehearsed)
-			return err
+			return runRehearsal(c, heir, host.RAM, bootID, urgent, stdout)
 		}
 	}
 	program, err := os.Executable()
@@ -100,13 +101,16 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	// Not before this host swaps through us.
-	if err := protection.Urgent(false); err != nil {
-		return err
+	// Not before this host swaps through us, but while it waits for us.
+	urgent, inherited := urgent && protection.Wanted, urgent
+	if protection.Wanted || inherited {
+		if err := protect.SetUrgent(urgent); err != nil {
+			return err
+		}
 	}
 	d, err := Open(Options{
 		Config: c, Version: version, RAM: host.RAM, BootID: bootID, Log: log,
-		Protection: protection, Inherited: append(activation.Files(true), heir.inherited()...),
+		Protection: protection, Urgent: urgent, Inherited: append(activation.Files(true), heir.inherited()...),
 		Program: program, Upgrades: upgrades, Heir: heir,
 	})
 	if err != nil {

@@ -42,6 +42,7 @@ type Options struct {
 
 	// Protection is what was done for swap of this host.
 	Protection protect.Report
+	Urgent     bool // it is in the realtime class, as this host's kernel was a client of the program before
 
 	Program  string           // path of this program, to be replaced by a newer one
 	Upgrades <-chan os.Signal // ask for an upgrade; may be nil
@@ -97,7 +98,8 @@ type Daemon struct {
 	signals  <-chan os.Signal // Run's, for upgrades to see whether a stop is waiting; set before anything is served
 	stopping atomic.Bool      // a stop was asked for
 
-	calm func() // ends the watch over the scheduling class; nil before Run, used by Run only
+	urgency *urgency // nil if there is no class to be in; set before anything is served
+	calm    func()   // ends the watch over the scheduling class; nil before Run, used by Run only
 
 	listeners listeners      // bound and not served yet; used by Open and Run only
 	running   sync.WaitGroup // everything that serves; used by Run only

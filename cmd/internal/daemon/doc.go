@@ -57,9 +57,18 @@
 //
 // upgrade.go has the steps. The process stays and becomes the new program, so locks,
 // sockets and the process id stay too; a child with the new program rehearses the
-// takeover first. If it cannot, the old program serves on, and clients have to
-// connect again. While the host's own kernel is a client there is no upgrade:
-// nobody would swap out for the memory that it takes.
+// takeover first (rehearsal.go). If it cannot, the old program serves on. Clients have
+// to connect again if the child failed when it had everything for itself, and do not
+// notice if it failed before.
+//
+// The host's own kernel may be a client, and out of memory:
+//
+//	who              takes memory                       has locked it
+//	the child        while requests are served, all     until the new program serves; besides its own,
+//	                 that the rehearsal will need       the memory folder, the program's file and what
+//	                                                    else is read at a start
+//	the new program  what the old one had; it is in     from its first steps on, before anything else
+//	                 the realtime class meanwhile
 //
 // # Exports
 //
@@ -89,9 +98,10 @@
 // # Locks
 //
 // loading is held for an upgrade as a whole, and to load a backend, to begin to
-// replace one, to create, resize or delete an export, and to begin a stop (E5); moves.mu below it, for a moment
-// each time. mu guards what the NBD server is replaced in and exportsMu the list of
-// exports; nothing but devices' own locks is below them. reloading is held over one
+// replace one, to create, resize or delete an export, and to begin a stop (E5); moves.mu
+// below it, for a moment each time, and urgency's lock, which an upgrade holds while
+// nobody is served. mu guards what the NBD server is replaced in and exportsMu the list
+// of exports; nothing but devices' own locks is below them. reloading is held over one
 // reload; nothing is below it.
 //
 // # Not promised
@@ -99,6 +109,10 @@
 // Pages in memory after a power cut or a crash of the kernel: they are gone, and
 // the next start empties the storage, as swap does not outlive a boot. That a
 // program which passed its rehearsal serves: if it fails afterwards, that is as if
-// it had been killed. That an upgrade ends while storage does not answer: requests
-// in flight are waited for.
+// it had been killed. An upgrade to a program that knows no such rehearsal: it is
+// refused. That an upgrade ends while storage does not answer: requests in flight are
+// waited for. That an upgrade under the own host's swap ends whatever others do: the
+// new program needs about what the old one leaves, others may be quicker to take it,
+// and it has but a part of the kernel's reserve then (see vm.min_free_kbytes in
+// tmemctl doctor).
 package daemon

@@ -13,7 +13,8 @@ import (
 )
 
 // heirVariable tells a process what it was given by the one before it: what it is to
-// do, then names and descriptors, "run lock=3 memory=4 nbd0=5".
+// do, then names and descriptors, "run lock=3 memory=4 nbd0=5", and the process id of
+// a child that it has to wait for, "child=4712".
 const heirVariable = "TMEMD_HANDOVER"
 
 // What a process does with what it was given.
@@ -22,20 +23,20 @@ const (
 	heirRuns      = "run"      // take over
 )
 
-// rehearsed is what a rehearsal says that went well: a program that knows nothing
-// of rehearsals does not.
-const rehearsed = "tmemd: this program can take over"
-
 // handover is what one program gives to the next.
 type handover struct {
 	names []string
 	files []*os.File
 	own   []*os.File // of files, those to be closed
+	child int        // process id of a child that is handed over, or 0
 }
 
 func (h *handover) add(name string, f *os.File) {
 	h.names, h.files = append(h.names, name), append(h.files, f)
 }
+
+// childWord is the name of the child's process id, beside the names of files.
+const childWord = "child"
 
 // locks is the part of it that a rehearsal needs.
 func (h *handover) locks() *handover {
@@ -53,6 +54,9 @@ func (h *handover) describe(what string, descriptor func(i int) int) string {
 	words := []string{what}
 	for i, name := range h.names {
 		words = append(words, name+"="+strconv.Itoa(descriptor(i)))
+	}
+	if h.child != 0 {
+		words = append(words, childWord+"="+strconv.Itoa(h.child))
 	}
 	return heirVariable + "=" + strings.Join(words, " ")
 }
@@ -116,6 +120,8 @@ func (h *handover) close() {
 type Heir struct {
 	rehearses bool
 	files     map[string]*os.File
+	holder    *os.File // see letGo; nil if there is none
+	child     int      // process id of the child that was handed over, or 0
 }
 
 // NewHeir reads what the environment says, and takes it out of there; nil if
@@ -136,6 +142,10 @@ func NewHeir() (*Heir, error) {
 	for _, word := range words[1:] {
 		name, number, _ := strings.Cut(word, "=")
 		fd, err := strconv.Atoi(number)
+		if name == childWord && err == nil && fd > 1 {
+			h.child = fd
+			continue
+		}
 		if err != nil || fd < 3 {
 			return nil, fmt.Errorf("%s=%q: %q is no descriptor", heirVariable, text, word)
 		}
@@ -146,6 +156,7 @@ func NewHeir() (*Heir, error) {
 		}
 		h.files[name] = os.NewFile(uintptr(fd), called)
 	}
+	h.holder = h.take(holderPipe)
 	if h.files["lock"] == nil || h.files["memory"] == nil {
 		return nil, fmt.Errorf("%s=%q: the locks are missing", heirVariable, text)
 	}

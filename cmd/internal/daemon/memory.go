@@ -84,6 +84,9 @@ func (d *Daemon) warnOfRoom() {
 func (d *Daemon) openFolder(path string) (*sharedmem.Folder, error) {
 	return sharedmem.OpenFolder(sharedmem.FolderConfig{
 		Path: path, Identity: d.identity, Boot: d.options.BootID, Inherited: d.options.Heir.take("memory"),
+		// What the program before had locked, and its child holds for us. Not of a process
+		// that was killed: that may be swapped out by now, to ourselves.
+		Keep: d.options.Heir.runs() && d.options.Protection.Locked(),
 	})
 }
 

@@ -113,6 +113,8 @@ func TestHeir(t *testing.T) {
 		"run lock=three memory=4": `"lock=three" is no descriptor`,
 		"run lock=2 memory=4":     `"lock=2" is no descriptor`,
 		"run memory":              `"memory" is no descriptor`,
+		"run child=one":           `"child=one" is no descriptor`,
+		"run child=1":             `"child=1" is no descriptor`,
 		"rehearse":                "the locks are missing",
 	} {
 		t.Setenv(heirVariable, text)

@@ -50,6 +50,12 @@ func (d *Daemon) Run(signals <-chan os.Signal, ready func()) error {
 func (d *Daemon) serve(ready func()) {
 	bound := d.listeners
 	d.listeners = listeners{} // their servers close them from here on
+	if d.options.Protection.Wanted {
+		d.urgency = newUrgency(d.options.Protection.Urgent)
+	}
+	if d.options.Urgent {
+		d.urgency.expect()
+	}
 	d.noteSocket(adminSocket, bound.admin)
 	if d.metrics != nil {
 		d.noteSocket(metricsSocket, bound.metrics)
@@ -64,10 +70,15 @@ func (d *Daemon) serve(ready func()) {
 	if d.options.Protection.Wanted {
 		var ctx context.Context
 		ctx, d.calm = context.WithCancel(context.Background())
-		d.running.Go(func() { newUrgency(d.options.Protection.Urgent).watch(ctx, d) })
+		d.running.Go(func() { d.urgency.watch(ctx, d) })
 	}
 	d.goOnDraining()
 	ready()
+	d.running.Go(func() {
+		if err := d.options.Heir.letGo(); err != nil {
+			d.log.Warn("the child that held memory for the upgrade does not end", "error", err)
+		}
+	})
 }
 
 // noteSocket keeps a listener in mind, to be handed over.

@@ -11,7 +11,6 @@ import (
 	"github.com/tmemd/tmemd/backends/sharedmem"
 	"github.com/tmemd/tmemd/backends/zcache"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
-	"github.com/tmemd/tmemd/cmd/internal/state"
 	"github.com/tmemd/tmemd/frontswap"
 )
 
@@ -159,52 +158,4 @@ func (d *Daemon) lost() (pages int64) {
 		pages += e.device.Stats().Area.Lost
 	}
 	return pages
-}
-
-// rehearse goes through a takeover up to the point where it would change something,
-// beside the process that everything belongs to.
-func rehearse(o Options) (err error) {
-	d := &Daemon{config: o.Config, options: o, log: o.Log}
-	if d.folder, err = state.Inherit(o.Config.StateDir, o.Heir.take("lock")); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, d.folder.Close()) }()
-	p, last, err := d.plan()
-	if err != nil {
-		return err
-	}
-	if !p.takeover {
-		return errors.New("there is nothing to take over")
-	}
-	if d.identity, err = sharedmem.ParseIdentity(last.Identity); err != nil {
-		return err
-	}
-	d.memory, err = sharedmem.OpenFolder(sharedmem.FolderConfig{
-		Path: last.Memory, Identity: d.identity, Boot: o.BootID, ReadOnly: true, Inherited: o.Heir.take("memory"),
-	})
-	if err != nil {
-		return err
-	}
-	if err := d.loadKeys(); err != nil {
-		return err
-	}
-	d.makeFrontswap()
-	defer func() { err = errors.Join(err, d.frontswap.Abandon(), d.closeMemory()) }()
-	if _, err := d.restore(); err != nil {
-		return err
-	}
-	for _, e := range p.exports {
-		if !e.takeover {
-			continue
-		}
-		if err := hasContent(e.Storage, e.Size); err != nil {
-			return fmt.Errorf("storage of export %s: %w", e.Name, err)
-		}
-		a, err := d.frontswap.OpenArea(frontswap.AreaConfig{Name: e.Name, ID: e.id, Pages: uint64(e.Size / pageSize), Takeover: true})
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, a.Close()) }()
-	}
-	return nil
 }

@@ -1,14 +1,13 @@
 package daemon
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -16,24 +15,34 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tmemd/tmemd/cmd/internal/admin"
+	"github.com/tmemd/tmemd/cmd/internal/protect"
 )
 
 // An upgrade replaces the program of the running process (execve), so that the
 // process id, the locks and the listening sockets stay:
 //
-//	1  connections are closed, requests in flight are finished; new connections wait
+//	1  a child with the new program makes ready for a takeover: it looks at all that
+//	   does not change meanwhile, and takes and locks the memory that it will need
+//	2  connections are closed, requests in flight are finished; new connections wait
 //	   in the sockets' queues
-//	2  a child with the new program goes through a takeover, with everything as it
-//	   is now, up to the point where that would change something
-//	3  if the child says that it works, the process becomes the new program, which
+//	3  the child goes through a takeover, with everything as it is now, up to the
+//	   point where that would change something
+//	4  if the child says that it works, the process becomes the new program, which
 //	   takes over as it does after a kill; else it serves on
+//	5  when the new program serves, the child ends
+//
+// The host's own kernel may be a client. Then nobody frees memory between 2 and 5, and
+// execve drops the locks that keep ours from being swapped out to ourselves. So
+// whatever takes memory is before 2, and the child stays to hold what the new program
+// needs: the memory folder, with the headers, and the files that a start reads, the
+// program's among them. What the new program takes for itself the old one leaves. Done
+// the simple way, 2 first, a guest whose memory was exhausted hung. It needs the whole
+// of package protect, and a kernel that lends realtime threads half of what it keeps
+// free; without, an upgrade under the own host's swap is refused.
 //
 // The other way, a second process that serves while the first one ends, changes the
 // process id under service managers and shells, and gains nothing: the memory has
 // one user at a time in any case.
-
-// rehearsalTimeout bounds step 2.
-const rehearsalTimeout = 5 * time.Minute
 
 // upgrade makes this process the program that is at its path now. It returns if
 // that is not possible: then everything is as it was, but that clients have to
@@ -50,13 +59,10 @@ func (d *Daemon) upgrade() error {
 			Hint: "stop it (SIGTERM) and start the new one, with a --memory-dir",
 		}
 	}
-	if hostKernelStays(d.server().Clients, commandOf) {
-		// A guest whose memory was exhausted hung: the new program needs memory while
-		// nobody serves the swap that would free some, and execve gives up the locks
-		// that keep pages in memory from being swapped themselves.
+	if why := unfit(d.options.Protection, protect.KernelRelease()); why != "" && hostKernelStays(d.server().Clients, commandOf) {
 		return &admin.Error{
-			Status: http.StatusConflict, Message: "this host swaps through this tmemd, and may hang while nobody serves it",
-			Hint: "tmemctl detach its devices first, upgrade, and attach them again",
+			Status: http.StatusConflict, Message: "this host swaps through this tmemd, and may hang while nobody serves it: " + why,
+			Hint: "tmemctl detach this host's devices first, upgrade, and attach them again",
 		}
 	}
 	name, busy := d.moves.hold()
@@ -71,25 +77,69 @@ func (d *Daemon) upgrade() error {
 	if err := unix.Access(program, unix.X_OK); err != nil {
 		return upgradeError(fmt.Errorf("%s: %w", program, err))
 	}
-	d.log.Info("upgrading: clients have to connect again", "program", program)
+	d.log.Info("upgrading: the new program makes ready", "program", program)
+	// The child ends with the thread that started it, and that thread is the one that
+	// execve leaves.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	h, err := d.handOver()
 	if err != nil {
 		d.keepSockets()
 		return upgradeError(err)
 	}
 	defer h.close()
+	c, err := startChild(program, h)
+	if err == nil {
+		defer c.end()
+		err = c.await(rehearsalReady, readyTimeout)
+	}
+	if err == nil {
+		err = d.stopAsked()
+	}
+	if err != nil {
+		d.keepSockets()
+		d.log.Error("not upgraded; clients are served on", "error", err)
+		return upgradeError(err)
+	}
+	d.log.Info("upgrading: clients have to connect again")
+	defer d.urgency.hold()()
 	d.logError(d.server().Close())
 	resume := d.frontswap.Quiesce()
-	err = d.rehearse(program, h)
-	if err == nil {
+	if err = c.rehearse(d.rehearsalTime()); err == nil {
 		d.log.Info("the new program can take over")
 		if err = d.stopAsked(); err == nil {
+			c.handTo(h)
 			err = h.become(program)
 		}
 	}
 	resume()
 	d.log.Error("not upgraded; clients are served as before", "error", err)
 	return errors.Join(upgradeError(err), d.serveAgain(h))
+}
+
+// rehearsalTime is how long clients wait for a rehearsal: a fraction of what each page
+// takes has to do. If it is stuck, it may be in waiting for them.
+func (d *Daemon) rehearsalTime() time.Duration {
+	const slowest = 100_000 // pages a second; it goes ten times as fast
+	pages := int64(0)
+	for _, e := range d.list() {
+		pages += e.size() / pageSize
+	}
+	return 30*time.Second + time.Duration(pages/slowest)*time.Second
+}
+
+// unfit says why this process cannot be upgraded under the swap of its own host, or
+// nothing.
+func unfit(protection protect.Report, release string) string {
+	if missing := protection.Missing(); len(missing) > 0 {
+		return "protection is missing (see tmemctl doctor): " + strings.Join(missing, ", ")
+	}
+	if !protect.LendsHalf(release) {
+		// A guest (6.1) hung when another process took all memory at the same time:
+		// after execve the new program came to no end.
+		return "Linux " + release + " lends a new program too little of its reserve; 6.3 and later do"
+	}
+	return ""
 }
 
 func upgradeError(err error) *admin.Error {
@@ -124,50 +174,6 @@ func (ms *moves) release() {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	ms.held = false
-}
-
-// rehearse has a child find out whether the new program can take over.
-func (d *Daemon) rehearse(program string, h *handover) error {
-	ctx, cancel := context.WithTimeout(context.Background(), rehearsalTimeout)
-	defer cancel()
-	reader, writer, err := os.Pipe()
-	if err != nil {
-		return fmt.Errorf("rehearse the takeover: %w", err)
-	}
-	defer reader.Close()
-	locks := h.locks() // no socket: that would be made blocking on the way
-	child, err := os.StartProcess(program, os.Args, &os.ProcAttr{
-		Env: append(os.Environ(), locks.describe(heirRehearses, func(i int) int { return 3 + i })), Files: append([]*os.File{nil, writer, writer}, locks.files...),
-		Sys: &unix.SysProcAttr{Pdeathsig: unix.SIGKILL},
-	})
-	writer.Close()
-	if err != nil {
-		return fmt.Errorf("start the new program: %w", err)
-	}
-	stop := context.AfterFunc(ctx, func() { _ = child.Kill() }) // its error is that it ended
-	defer stop()
-	var said bytes.Buffer
-	const most = 16 << 10
-	buffer := make([]byte, 4<<10)
-	for {
-		n, err := reader.Read(buffer)
-		if said.Len() < most {
-			said.Write(buffer[:n])
-		}
-		if err != nil {
-			break
-		}
-	}
-	state, err := child.Wait()
-	switch {
-	case ctx.Err() != nil:
-		return fmt.Errorf("the new program did not find out within %v whether it can take over", rehearsalTimeout)
-	case err != nil:
-		return fmt.Errorf("wait for the new program: %w", err)
-	case !state.Success() || !strings.Contains(said.String(), rehearsed):
-		return fmt.Errorf("the new program cannot take over (%v): %s", state, strings.TrimSpace(said.String()))
-	}
-	return nil
 }
 
 // serveAgain serves on the sockets that were to be handed over.

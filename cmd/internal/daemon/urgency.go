@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tmemd/tmemd/nbd"
@@ -20,15 +21,45 @@ const urgencyPeriod = time.Second
 // client: then a reply may be what memory waits for. Other clients wait no longer
 // for a daemon that is not in it, and have twice as much of it.
 type urgency struct {
-	set   func(on bool) error // protect.Report.Urgent
-	comm  func(pid int32) string
-	known map[uint64]bool // by connection: whether the host's kernel is behind it
+	set  func(on bool) error // protect.Report.Urgent
+	comm func(pid int32) string
+
+	mu    sync.Mutex
+	known map[uint64]bool // by connection: whether the host's kernel is behind it; guarded by mu, as is all below
 	of    *nbd.Server     // whose connections these are: another one counts anew
 	on    bool
+	until time.Time // needed until then in any case
 }
 
 func newUrgency(set func(bool) error) *urgency {
 	return &urgency{set: set, comm: commandOf, known: map[uint64]bool{}}
+}
+
+// urgencyGrace is how long a client that was there before an upgrade is expected to
+// connect again: an agent does at once, but its host may be out of memory.
+const urgencyGrace = time.Minute
+
+// expect says that the process is in the class, for a client that will connect again.
+func (u *urgency) expect() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.on, u.until = true, time.Now().Add(urgencyGrace)
+}
+
+// hold leaves the class as it is until release, though connections are closed. Clients
+// are expected to connect again then. A nil urgency is of a process that is in no
+// class.
+func (u *urgency) hold() (release func()) {
+	if u == nil {
+		return func() {}
+	}
+	u.mu.Lock()
+	return func() {
+		if u.on {
+			u.until = time.Now().Add(urgencyGrace)
+		}
+		u.mu.Unlock()
+	}
 }
 
 // watch looks at the clients until ctx ends.
@@ -36,15 +67,8 @@ func (u *urgency) watch(ctx context.Context, d *Daemon) {
 	tick := time.NewTicker(urgencyPeriod)
 	defer tick.Stop()
 	for {
-		was, server := u.on, d.server()
-		if u.of != server {
-			u.of, u.known = server, map[uint64]bool{}
-		}
-		if err := u.look(server.Clients()); err != nil {
+		if err := u.lookAt(d); err != nil {
 			d.log.Warn("cannot change the scheduling class: swap of this host may freeze it", "error", err)
-		}
-		if u.on != was {
-			d.log.Info("scheduling class", "realtime", u.on)
 		}
 		select {
 		case <-ctx.Done():
@@ -54,10 +78,25 @@ func (u *urgency) watch(ctx context.Context, d *Daemon) {
 	}
 }
 
+// lookAt looks at the daemon's clients.
+func (u *urgency) lookAt(d *Daemon) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	was, server := u.on, d.server()
+	if u.of != server {
+		u.of, u.known = server, map[uint64]bool{}
+	}
+	err := u.look(server.Clients())
+	if u.on != was {
+		d.log.Info("scheduling class", "realtime", u.on)
+	}
+	return err
+}
+
 // look asks for the class that the clients need, and each time while that is the
-// realtime class: threads that were made meanwhile may not be in it.
+// realtime class: threads that were made meanwhile may not be in it. REQUIRES: mu held.
 func (u *urgency) look(clients []nbd.Client) error {
-	needed := false
+	needed := time.Now().Before(u.until)
 	known := make(map[uint64]bool, len(clients))
 	for _, c := range clients {
 		kernel, seen := u.known[c.ID]

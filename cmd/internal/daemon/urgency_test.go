@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/tmemd/tmemd/nbd"
 )
@@ -67,6 +68,35 @@ func TestHostKernelStays(t *testing.T) {
 	}
 	if hostKernelStays(func() []nbd.Client { return []nbd.Client{{ID: 2, Session: true}} }, comm) {
 		t.Error("another host's kernel is taken for this one's")
+	}
+}
+
+// After an upgrade the realtime class stays until the kernel had time to connect
+// again, and is given up then if it did not.
+func TestUrgencyExpects(t *testing.T) {
+	var asked []bool
+	var none *urgency
+	none.hold()()
+	u := newUrgency(func(on bool) error { asked = append(asked, on); return nil })
+	u.on = true
+	u.hold()() // as expect, but that it knows
+	for range 2 {
+		if err := u.look(nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u.until = time.Time{}
+	for range 2 {
+		if err := u.look(nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u.hold()() // nothing to expect
+	if err := u.look(nil); err != nil {
+		t.Fatal(err)
+	}
+	if want := []bool{true, true, false}; !slices.Equal(asked, want) {
+		t.Errorf("asked for %v, want %v", asked, want)
 	}
 }
 

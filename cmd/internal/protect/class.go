@@ -75,8 +75,20 @@ func (r Report) Urgent(on bool) error {
 	if !r.has(Realtime) {
 		return nil
 	}
+	return SetUrgent(on)
+}
+
+// SetUrgent is Report.Urgent of a process that has no report yet.
+func SetUrgent(on bool) error {
 	if on {
 		return setClass(classRoundRobin)
 	}
 	return setClass(classOther)
+}
+
+// IsUrgent says whether the calling thread is in the realtime class: at the start of
+// a process, whether whoever made it was.
+func IsUrgent() bool {
+	attributes, err := unix.SchedGetAttr(0, 0)
+	return err == nil && attributes.Policy == classRoundRobin
 }

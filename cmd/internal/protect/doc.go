@@ -14,6 +14,10 @@
 //	                                                     needs memory
 //	io_flusher     PR_SET_IO_FLUSHER on every thread     an allocation of ours writes to our own device
 //	                                                     and waits for it
+//	oom_score      oom_score_adj of -1000                the process that holds everybody's pages is
+//	                                                     killed to free memory
+//	heap_touched   room in the Go heap and threads made  garbage and a system call that waits take
+//	               beforehand, collected by the limit    memory, just when there is none
 //	realtime       SCHED_RR, the lowest priority         a reply waits in reclaim for the memory that
 //	                                                     it would free: others may not touch what the
 //	                                                     kernel keeps free (vm.min_free_kbytes), threads
@@ -21,10 +25,6 @@
 //	                                                     daemon is in it while its host is a client
 //	                                                     (Report.Urgent): it costs nearly twice the
 //	                                                     processor time
-//	oom_score      oom_score_adj of -1000                the process that holds everybody's pages is
-//	                                                     killed to free memory
-//	heap_touched   room in the Go heap and threads made  garbage and a system call that waits take
-//	               beforehand, collected by the limit    memory, just when there is none
 //
 // ONFAULT, because the Go runtime reserves far more address space than there is
 // memory. What is locked is what was touched: memory outside the Go heap is
@@ -39,6 +39,10 @@
 // not (it maps anew what it cannot give back). So the last collection at the start
 // finds the room full of garbage, and later ones begin when it is full. A
 // runtime.GC() at a quiet moment would undo that.
+//
+// execve leaves the flag, the class and the score, and takes the locks: the program
+// that follows in the same process asks for these at once ([Regain]), when it finds
+// that the one before was in the realtime class ([IsUrgent]).
 //
 // # Invariants
 //

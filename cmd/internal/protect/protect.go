@@ -45,9 +45,9 @@ const (
 	MemoryLocked = "memory_locked"
 	CodeTouched  = "code_touched"
 	IOFlusher    = "io_flusher"
-	Realtime     = "realtime"
 	OOMScore     = "oom_score"
 	HeapTouched  = "heap_touched"
+	Realtime     = "realtime"
 )
 
 // Measure is one of them.
@@ -74,6 +74,19 @@ func (r Report) has(measure string) bool {
 	return false
 }
 
+// Locked says whether memory that is touched stays.
+func (r Report) Locked() bool { return r.has(MemoryLocked) }
+
+// Missing names the measures that were not taken.
+func (r Report) Missing() (names []string) {
+	for _, m := range r.Measures {
+		if m.State != Done {
+			names = append(names, m.Name)
+		}
+	}
+	return names
+}
+
 // Refused lists what was.
 func (r Report) Refused() []Measure {
 	var list []Measure
@@ -90,9 +103,9 @@ type system interface {
 	lockAll() error
 	touchCode() error
 	setIOFlusher() error
-	setRealtime() error
 	setOOMScore() error
 	touchHeap(Room) error
+	setRealtime() error
 	// privileged says whether the process has a right that the measures need.
 	privileged() bool
 }
@@ -117,9 +130,9 @@ func apply(mode Mode, local bool, room Room, s system, log *slog.Logger) (Report
 		{MemoryLocked, s.lockAll},
 		{CodeTouched, s.touchCode},
 		{IOFlusher, s.setIOFlusher},
-		{Realtime, s.setRealtime},
 		{OOMScore, s.setOOMScore},
 		{HeapTouched, func() error { return s.touchHeap(room) }},
+		{Realtime, s.setRealtime}, // not before there is what it takes: the kernel's reserve is for later
 	}
 	for _, measure := range measures {
 		m := Measure{Name: measure.name, State: Unasked}

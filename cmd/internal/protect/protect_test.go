@@ -6,9 +6,11 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"reflect"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,7 +40,7 @@ func (f *fake) setOOMScore() error     { return f.take(OOMScore) }
 func (f *fake) touchHeap(r Room) error { f.heap = r.Heap; return f.take(HeapTouched) }
 func (f *fake) privileged() bool       { return f.rights }
 
-var all = []string{MemoryLocked, CodeTouched, IOFlusher, Realtime, OOMScore, HeapTouched}
+var all = []string{MemoryLocked, CodeTouched, IOFlusher, OOMScore, HeapTouched, Realtime}
 
 func TestApply(t *testing.T) {
 	eperm := os.NewSyscallError("prctl", unix.EPERM)
@@ -75,6 +77,13 @@ func TestApply(t *testing.T) {
 			}
 			if test.taken != nil && test.system.heap != 77 {
 				t.Errorf("the heap has %d to spare", test.system.heap)
+			}
+			missing := all
+			if test.taken != nil {
+				missing = slices.DeleteFunc(slices.Clone(all), func(name string) bool { return name != test.refused })
+			}
+			if got := r.Missing(); !slices.Equal(got, missing) {
+				t.Errorf("missing is %v, want %v", got, missing)
 			}
 			refused := r.Refused()
 			if test.refused == "" {
@@ -153,6 +162,7 @@ func TestThisProcess(t *testing.T) {
 }
 
 func protectSelf(t *testing.T) {
+	Regain() // as after execve, before anything else
 	r, err := Apply(Auto, true, Room{Heap: 8 << 20, Threads: 4}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -182,12 +192,73 @@ func protectSelf(t *testing.T) {
 	if threads := strings.Count(string(status), "Threads:"); threads != 1 {
 		t.Fatalf("status %s", status)
 	}
+	keepsFile(t, r)
+	isUrgent(t, r)
 	touchedHeap(t)
 	r.Settle(Room{Heap: 8 << 20})
 	keepsHeap(t)
 	settles(t, r)
 	if done[CodeTouched] == Refused {
 		t.Errorf("the program's code could not be touched: %+v", r.Measures)
+	}
+}
+
+func TestLendsHalf(t *testing.T) {
+	for release, want := range map[string]bool{
+		"6.12.117+deb12-cloud-amd64": true, "6.3.0": true, "6.2.16": false, "6.1.0-56-cloud-amd64": false, "7.0": true, "5.15.1": false, "": false, "six": false,
+	} {
+		if got := LendsHalf(release); got != want {
+			t.Errorf("%q: %t", release, got)
+		}
+	}
+	if KernelRelease() == "" {
+		t.Error("this kernel has no release")
+	}
+}
+
+// keepsFile: what a file has is mapped, and locked if anything is.
+func keepsFile(t *testing.T, r Report) {
+	t.Helper()
+	dir := t.TempDir()
+	for name, size := range map[string]int{"empty": 0, "small": 1, "large": 300<<10 + 1} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := KeepFile(path); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := KeepFile(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if err := KeepFile(dir); err != nil {
+		t.Errorf("a folder: %v", err)
+	}
+	text, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, large, found := strings.Cut(string(text), filepath.Join(dir, "large"))
+	want := "Locked:                0 kB"
+	if r.Locked() {
+		want = "Locked:              304 kB"
+	}
+	if !found || !strings.Contains(strings.SplitN(large, "VmFlags", 2)[0], want) {
+		t.Errorf("want %q of it, got %s", want, strings.SplitN(large, "VmFlags", 2)[0])
+	}
+}
+
+// isUrgent: the class is seen, and taken and given back if there is the right to.
+func isUrgent(t *testing.T, r Report) {
+	t.Helper()
+	for _, on := range []bool{false, true} {
+		if err := SetUrgent(on); err != nil && r.has(Realtime) {
+			t.Fatal(err)
+		}
+		if IsUrgent() != (on && r.has(Realtime)) {
+			t.Errorf("urgent: %t, after it was set to %t", IsUrgent(), on)
+		}
 	}
 }
 

@@ -55,6 +55,9 @@ type Export struct {
 	Deleted bool `json:"deleted,omitempty"`
 }
 
+// FileName is the name of the state in its folder.
+const FileName = "state.json"
+
 // version is the format of state.json. Another one is refused.
 const version = 1
 
@@ -164,7 +167,7 @@ func (f *Folder) Path(name string) string { return filepath.Join(f.dir, name) }
 
 // Load returns the state that was saved last; found is false if none was.
 func (f *Folder) Load() (s State, found bool, err error) {
-	path := f.Path("state.json")
+	path := f.Path(FileName)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return State{}, false, nil
@@ -194,7 +197,7 @@ func (f *Folder) Save(s State) error {
 	if err != nil {
 		return fmt.Errorf("encode the state: %w", err)
 	}
-	if err := f.replace(f.Path("state.json"), append(text, '\n')); err != nil {
+	if err := f.replace(f.Path(FileName), append(text, '\n')); err != nil {
 		return fmt.Errorf("save the state: %w", err)
 	}
 	return nil
