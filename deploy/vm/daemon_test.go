@@ -30,6 +30,7 @@ type status struct {
 	Phase    string   `json:"phase"`
 	Listen   []string `json:"listen"`
 	Metrics  string   `json:"metrics"`
+	Disks    []disk   `json:"disks"`
 	Exports  []export `json:"exports"`
 	Backends []struct {
 		Name    string            `json:"name"`
@@ -48,6 +49,13 @@ type status struct {
 		Mapped   int64  `json:"mapped_bytes"`
 		Resident int64  `json:"resident_bytes"`
 	} `json:"memory"`
+}
+
+type disk struct {
+	Name        string `json:"name"`
+	SuccGets    uint64 `json:"succ_gets"`
+	FailedGets  uint64 `json:"failed_gets"`
+	Invalidates uint64 `json:"invalidates"`
 }
 
 type export struct {
@@ -116,6 +124,17 @@ type daemon struct {
 // It is killed at the end of the test, unless stop ended it before.
 func startDaemon(ctx context.Context, t *testing.T, size string) *daemon {
 	t.Helper()
+	d := newDaemon(ctx, t)
+	d.args = []string{"--state-dir", d.stateDir, "--memory-dir", d.memory, "--size", size, "--backend", "none",
+		"--listen", "tcp://" + freeAddress(t), "--metrics", "127.0.0.1:0"}
+	d.start(ctx)
+	return d
+}
+
+// newDaemon builds tmemd, to be started with arguments of the caller's. It is killed at the end of the test, unless stop ended
+// it before.
+func newDaemon(ctx context.Context, t *testing.T) *daemon {
+	t.Helper()
 	bin := t.TempDir()
 	memory, err := os.MkdirTemp("/dev/shm", "tmemd-vm-")
 	if err != nil {
@@ -131,8 +150,6 @@ func startDaemon(ctx context.Context, t *testing.T, size string) *daemon {
 			t.Fatal(err)
 		}
 	}
-	d.args = []string{"--state-dir", d.stateDir, "--memory-dir", d.memory, "--size", size, "--backend", "none",
-		"--listen", "tcp://" + freeAddress(t), "--metrics", "127.0.0.1:0"}
 	t.Cleanup(func() {
 		if d.command != nil {
 			_ = d.command.Process.Kill() // it may have ended, by itself or by stop
@@ -142,7 +159,6 @@ func startDaemon(ctx context.Context, t *testing.T, size string) *daemon {
 			t.Logf("tmemd's log:\n%s", d.log)
 		}
 	})
-	d.start(ctx)
 	return d
 }
 
