@@ -136,9 +136,7 @@ func TestEphemeralLimit(t *testing.T) {
 	if s := c.Stats(); s.HeldBytes > 2<<20 || s.Moved[backends.MovedDropped] == 0 {
 		t.Errorf("%d bytes are held at a limit of %d, %d pages were dropped", s.HeldBytes, 2<<20, s.Moved[backends.MovedDropped])
 	}
-	for _, s := range fill(t, c, 1000, 50) {
-		swap = append(swap, s)
-	}
+	swap = append(swap, fill(t, c, 1000, 50)...)
 	if n := c.Stats().Refused[backends.RefusedFull]; n != 0 {
 		t.Errorf("%d pages were refused as full beside ephemeral ones", n)
 	}
