@@ -53,4 +53,5 @@
 // swap of the own host needs. That pages which were written are cached: the client has
 // them. That trimmed pages read as zeros: where storage cannot punch, trim does nothing.
 // That a write to an overlay which failed is not there after the process was killed.
+// Anything, if somebody else writes the file or device below, or changes its length.
 package disk
