@@ -128,42 +128,6 @@ func (c *Cache) Init(export backends.Export) error {
 	return nil
 }
 
-// InvalidateArea forgets the export. With the last one the background work ends,
-// and with the last one of its sort it begins anew: nobody asks the host of that sort
-// any more.
-func (c *Cache) InvalidateArea(export uint32) {
-	c.forgetExport(export).stop()
-}
-
-// forgetExport returns the background to be stopped, or nil: without a lock, as
-// Init may be called by somebody whom it has to wait for.
-func (c *Cache) forgetExport(export uint32) *background {
-	c.exportsMu.Lock()
-	defer c.exportsMu.Unlock()
-	exports := maps.Clone(*c.exports.Load())
-	gone := exports[export]
-	delete(exports, export)
-	c.exports.Store(&exports)
-	for _, other := range exports {
-		if other.ephemeral == gone.ephemeral {
-			return nil
-		}
-	}
-	var next *background
-	if anybody(exports) {
-		next = startBackground(c)
-	}
-	return c.background.Swap(next)
-}
-
-// forgetAll is forgetExport of all that are left.
-func (c *Cache) forgetAll() *background {
-	c.exportsMu.Lock()
-	defer c.exportsMu.Unlock()
-	c.exports.Store(&map[uint32]managed{})
-	return c.background.Swap(nil)
-}
-
 // Store compresses the page into the arena, or into the handle.
 func (c *Cache) Store(key backends.Key, data []byte) (backends.Handle, backends.Refusal, error) {
 	if len(data) != backends.PageSize || key.Page >= backends.MaxPages {

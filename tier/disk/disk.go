@@ -225,7 +225,10 @@ type Stats struct {
 // Stats returns a snapshot.
 func (d *Device) Stats() Stats {
 	s := Stats{Cache: d.own.pool.Stats(), Storage: d.own.storage.Stats(), ReadOnly: d.readOnly}
-	s.Memory = append(s.Memory, s.Cache.Memory, d.buffer.Usage())
+	if s.Cache.Users == 1 { // else it is the base's
+		s.Memory = append(s.Memory, s.Cache.Memory)
+	}
+	s.Memory = append(s.Memory, d.buffer.Usage())
 	s.Memory = append(s.Memory, s.Storage.Memory...)
 	return s
 }

@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/sharedmem"
 	"github.com/tmemd/tmemd/cleancache"
@@ -319,20 +317,6 @@ func (d *Daemon) openDevice(e *export, s tier.Storage, blank bool) (err error) {
 		e.device.SetWritethrough(e.Writethrough)
 	}
 	return nil
-}
-
-func cureStorage(err error) string {
-	switch {
-	case errors.Is(err, os.ErrPermission):
-		return "give this user the right to read and write it"
-	case errors.Is(err, unix.EFBIG):
-		return "choose a smaller size, or a file system that takes files of this size"
-	case errors.Is(err, unix.EBUSY):
-		return "it is mounted or used for swap itself: choose another device"
-	case errors.Is(err, unix.ENOSPC):
-		return "make room on it"
-	}
-	return "choose other storage or another size; --fresh makes a file anew"
 }
 
 func (d *Daemon) newNBD() (*nbd.Server, error) {
