@@ -39,14 +39,18 @@ type Image interface {
 // A process that is killed leaves pages whose bits are in no file. The next one finds
 // them, if it is in the same boot: what the system knows as written is the overlay's. In
 // a later boot such pages may be whole or not; nobody was promised them, and they are
-// punched. For that a page is never punched that has no bit: it is written with zeros.
+// punched. So a page is punched only if its bit is in the file: else it is written with
+// zeros, as nothing would tell the next process of a hole.
 type Overlay struct {
 	image Image  // immutable
 	pages uint64 // immutable
 	table uint64 // pages of the table; immutable
 
-	bits  []atomic.Uint64 // as many as the table has; set under the page's exclusive lock
-	dirty []atomic.Bool   // by page of the table: bits were set that the file does not have
+	bits []atomic.Uint64 // as many as the table has; set under the page's exclusive lock
+
+	// By page of the table: how often bits were set in it, and how many of these times
+	// the file knows of. They differ while it does not know of all.
+	changes, noted []atomic.Uint64 // noted is written with syncing held
 
 	syncing sync.Mutex
 	header  header // guarded by syncing
@@ -87,15 +91,15 @@ func (o *Overlay) WritePages(first uint64, p []byte) error {
 	return nil
 }
 
-// PunchPages implements [tier.Storage]. Pages that are the base's become zeros here.
+// PunchPages implements [tier.Storage].
 func (o *Overlay) PunchPages(first, n uint64) error {
 	for page := first; page < first+n; {
-		owned, end := o.Has(page), page+1
-		for end < first+n && o.Has(end) == owned && end-page < cleancache.BlockPages {
+		mayPunch, end := o.isNoted(page), page+1
+		for end < first+n && o.isNoted(end) == mayPunch && end-page < cleancache.BlockPages {
 			end++
 		}
 		var err error
-		if owned {
+		if mayPunch {
 			err = o.image.PunchPages(o.at(page), end-page)
 		} else {
 			err = o.WritePages(page, zeros[:(end-page)*pageSize])
@@ -113,9 +117,16 @@ func (o *Overlay) set(first, last uint64) {
 	for page := first; page < last; page++ {
 		if !o.Has(page) {
 			o.bits[page/64].Or(1 << (page % 64))
-			o.dirty[page/bitsPerPage].Store(true) // after the bit: a Sync that takes it has the bit
+			o.changes[page/bitsPerPage].Add(1) // after the bit: a Sync that knows of the change has the bit
 		}
 	}
+}
+
+// isNoted says whether the page is the overlay's and the file has its bit. A no may mean
+// that it does not have another one near it.
+func (o *Overlay) isNoted(page uint64) bool {
+	n := page / bitsPerPage
+	return o.Has(page) && o.changes[n].Load() == o.noted[n].Load()
 }
 
 // Sync implements [tier.Storage].
@@ -126,28 +137,30 @@ func (o *Overlay) Sync() error {
 }
 
 func (o *Overlay) syncLocked() error {
-	var changed []uint64
+	type change struct{ page, count uint64 }
+	var changed []change
 	var copies []byte
 	for n := range o.table {
-		if o.dirty[n].Swap(false) {
-			changed = append(changed, n)
+		if count := o.changes[n].Load(); count != o.noted[n].Load() {
+			changed = append(changed, change{n, count})
 			copies = o.appendTable(copies, n)
 		}
 	}
-	err := o.image.Sync()
-	for i, n := range changed {
-		if err == nil {
-			err = o.image.WritePages(1+n, copies[i*pageSize:][:pageSize])
-		}
-	}
-	if err == nil && len(changed) > 0 {
-		err = o.image.Sync()
-	}
-	if err != nil {
-		for _, n := range changed {
-			o.dirty[n].Store(true)
-		}
+	if err := o.image.Sync(); err != nil {
 		return fmt.Errorf("sync overlay: %w", err)
+	}
+	for i, c := range changed {
+		if err := o.image.WritePages(1+c.page, copies[i*pageSize:][:pageSize]); err != nil {
+			return fmt.Errorf("sync overlay: %w", err)
+		}
+	}
+	if len(changed) > 0 {
+		if err := o.image.Sync(); err != nil {
+			return fmt.Errorf("sync overlay: %w", err)
+		}
+	}
+	for _, c := range changed {
+		o.noted[c.page].Store(c.count)
 	}
 	return nil
 }

@@ -286,6 +286,32 @@ func firstDifference(a, b []byte) int {
 	return -1
 }
 
+// TestTrimBeforeFlush trims what was written and not flushed, and kills the process: the
+// next one must not read the base.
+func TestTrimBeforeFlush(t *testing.T) {
+	c := cleancache.New(quiet())
+	base := newBase(t, c, 10)
+	image := formatted(t, 10)
+	d := openOver(t, c, base, image, 1, "boot")
+	if _, err := d.WriteAt([]byte("hello"), 3*pageSize); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Trim(2*pageSize, 3*pageSize); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(d.own.pool.InvalidateFS(), d.buffer.Close()); err != nil {
+		t.Fatal(err)
+	}
+	d = openOver(t, c, base, image.restart(), 1, "boot")
+	got := make([]byte, 3*pageSize)
+	if _, err := d.ReadAt(got, 2*pageSize); err != nil || !bytes.Equal(got, make([]byte, len(got))) {
+		t.Errorf("what was trimmed is back: %v", err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestOverlayAndBaseBelongTogether.
 func TestOverlayAndBaseBelongTogether(t *testing.T) {
 	c := cleancache.New(quiet())

@@ -137,7 +137,7 @@ func openOverlay(image Image, base cleancache.UUID, pages uint64, boot string) (
 	}
 	o := &Overlay{image: image, pages: pages, table: tablePages(pages)}
 	o.bits = make([]atomic.Uint64, o.table*bitsPerPage/64)
-	o.dirty = make([]atomic.Bool, o.table)
+	o.changes, o.noted = make([]atomic.Uint64, o.table), make([]atomic.Uint64, o.table)
 	if err := o.readTable(); err != nil {
 		return nil, err
 	}
