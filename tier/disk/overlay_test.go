@@ -334,3 +334,30 @@ func TestOverlayAndBaseBelongTogether(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// FuzzHeader: what is no header is told from one, whatever it is.
+func FuzzHeader(f *testing.F) {
+	f.Add(header{base: baseID, pages: 300, clean: true, boot: "0e3a5c84-93f1-4d2e-a1b7-5f60c9d8e721"}.encode())
+	f.Add(header{}.encode()[:100])
+	f.Fuzz(func(t *testing.T, data []byte) {
+		page := make([]byte, pageSize)
+		copy(page, data)
+		h, err := decodeHeader(page)
+		if err != nil {
+			if !errors.Is(err, ErrNoOverlay) {
+				t.Errorf("decodeHeader: %v", err)
+			}
+			return
+		}
+		if again, err := decodeHeader(h.encode()); err != nil || again != h {
+			t.Errorf("%+v becomes %+v: %v", h, again, err)
+		}
+		image := newVolatile(int(OverlayPages(10)))
+		if err := image.WritePages(0, page); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenOverlay(image, h.base, 10, h.boot); (err == nil) != (h.pages == 10) {
+			t.Errorf("OpenOverlay with %+v: %v", h, err)
+		}
+	})
+}
