@@ -38,6 +38,9 @@ func (p *Peer) look() (again time.Duration) {
 			p.struckAt = now
 			p.stats.Strikes++
 		}
+		if late {
+			next = min(next, p.struckAt+p.config.Deadline)
+		}
 		if now-p.askedAt >= statsEvery {
 			p.ask(now)
 		}

@@ -22,8 +22,8 @@
 // a request that is answered in time takes all strikes back. So three requests that
 // are late at one moment are one strike: a donor that was paused once is kept, and one
 // that is gone is left after three deadlines. The first new connection is tried at
-// once, later ones after 100 ms, doubling to 5 s; after a refusal (DENIED, VERSION,
-// Watcher.Up) each 30 s. An idle donor is asked for STATS each second, so its death is
+// once, later ones after 100 ms, doubling to 5 s; after a refusal (HELLO is
+// answered by DENIED or VERSION, or Watcher.Up by an error) each 30 s. An idle donor is asked for STATS each second, so its death is
 // noticed without a request.
 //
 // A Watcher sees of this

@@ -106,10 +106,11 @@ type Peer struct {
 	start    time.Time         // immutable; times below are since
 	ctx      context.Context   // immutable; ends with Close
 	cancel   context.CancelFunc
-	nudge    chan struct{}  // wakes the keeper
-	listing  chan struct{}  // held by the one List that is under way
-	listed   chan struct{}  // its answer is there
-	state    atomic.Uint32  // State; written with mu
+	nudge    chan struct{} // wakes the keeper
+	listing  chan struct{} // held by the one List that is under way
+	listed   chan struct{} // its answer is there
+	state    atomic.Uint32 // State; written with mu
+	room     atomic.Pointer[wire.Room]
 	work     sync.WaitGroup // keeper, and goroutines of Abandon; added to with mu, unless Closed
 	closing  sync.Once
 	closeErr error // of Close
@@ -122,7 +123,6 @@ type Peer struct {
 	due     due
 	pools   map[uint32]bool // open ones, and whether they are ephemeral
 	list    list
-	room    wire.Room
 	changed bool // the Watcher is to be told
 	stats   Stats
 
@@ -192,6 +192,7 @@ func New(c Config) (*Peer, error) {
 	}
 	p.due = newDue(len(p.backlog.mutations) + len(p.fetches.slots) + 2)
 	p.waiting.L = &p.mu
+	p.room.Store(&wire.Room{})
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.work.Go(p.keep)
 	return p, nil
@@ -228,12 +229,8 @@ func (p *Peer) setState(s State) {
 	}
 }
 
-// Room is what the donor last said.
-func (p *Peer) Room() wire.Room {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.room
-}
+// Room is what the donor last said. It takes no lock.
+func (p *Peer) Room() wire.Room { return *p.room.Load() }
 
 func (p *Peer) now() time.Duration { return time.Since(p.start) }
 

@@ -64,10 +64,12 @@ func (p *Peer) keep() {
 	complete(waiting, ErrClosed)
 }
 
-// refused says whether trying again soon is of no use.
+// refused says whether trying again soon is of no use. A donor that denies something
+// in the middle of a session says with the next HELLO whether it means all.
 func refused(err error) bool {
 	var r refusal
-	return errors.Is(err, errRefusedDonor) || errors.As(err, &r) && (r.status == wire.Denied || r.status == wire.Version)
+	return errors.Is(err, errRefusedDonor) ||
+		errors.As(err, &r) && r.operation == wire.Hello && (r.status == wire.Denied || r.status == wire.Version)
 }
 
 func (p *Peer) complain(err error) {

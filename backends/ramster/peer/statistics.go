@@ -57,10 +57,10 @@ func average(a *time.Duration, d time.Duration) {
 	*a += (d - *a) / 8
 }
 
-// setRoom takes what the donor says, with mu.
+// setRoom takes what the donor says, with mu. It allocates, once in statsPause at most.
 func (p *Peer) setRoom(r wire.Room) {
-	old := p.room
-	p.room = r
+	old := *p.room.Load()
+	p.room.Store(&r)
 	step := r.Quota / 64
 	if old.Frozen != r.Frozen || (old.Wanted == 0) != (r.Wanted == 0) || old.Weight != r.Weight || old.Quota != r.Quota ||
 		(old.Free == 0) != (r.Free == 0) || apart(old.Wanted, r.Wanted) > step || apart(old.Free, r.Free) > step {

@@ -3,6 +3,7 @@ package peer
 import (
 	"fmt"
 	"net"
+	"runtime"
 
 	"github.com/tmemd/tmemd/backends/ramster/wire"
 )
@@ -17,6 +18,13 @@ func (p *Peer) write(conn net.Conn) {
 		for p.cause == nil && !p.sendable() {
 			p.idle = true
 			p.waiting.Wait()
+			// A reply wakes many, who ask anew. Whoever is the first wakes the writer, which
+			// would run next and send one request: let the others be heard. It makes
+			// batches of 11 out of 2 with 16 callers, and twice the speed; a single
+			// caller does not notice.
+			p.mu.Unlock()
+			runtime.Gosched()
+			p.mu.Lock()
 		}
 		if p.cause != nil {
 			p.mu.Unlock()
