@@ -1,6 +1,7 @@
 package pageindex
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -32,8 +33,9 @@ type node struct {
 // Space is memory for tables. All methods may be called from any goroutine.
 type Space struct {
 	region *sharedmem.Region
-	words  []uint64 // the region's
-	nodes  []node   // one for each node of the region
+	list   *sharedmem.Region // holds nodes
+	words  []uint64          // the region's
+	nodes  []node            // one for each node of the region
 	tables atomic.Uint64
 	used   atomic.Int64 // nodes of tables
 	held   atomic.Int64 // nodes that may have memory
@@ -55,8 +57,8 @@ type stripe struct {
 }
 
 // NewSpace makes room for at most limit bytes of nodes. SetLimit may raise that up to
-// capacity, which costs address space, and 1/512 of what is used. purpose is for
-// [sharedmem.Usage].
+// capacity, which costs address space only; the bookkeeping is 1/512 of what was ever
+// in use. purpose is for [sharedmem.Usage].
 func NewSpace(purpose string, limit, capacity int64) (*Space, error) {
 	nodes := capacity / NodeSize
 	if limit < NodeSize || limit > capacity || nodes > maxNodes {
@@ -67,10 +69,16 @@ func NewSpace(purpose string, limit, capacity int64) (*Space, error) {
 	if err != nil {
 		return nil, err
 	}
+	size := (nodes*int64(unsafe.Sizeof(node{})) + NodeSize - 1) / NodeSize * NodeSize
+	list, err := sharedmem.NewFile("list of nodes of the "+purpose, size)
+	if err != nil {
+		return nil, errors.Join(err, region.Close())
+	}
 	return &Space{
 		region: region,
+		list:   list,
 		words:  unsafe.Slice((*uint64)(unsafe.Pointer(&region.Bytes()[0])), nodes*fan),
-		nodes:  make([]node, nodes),
+		nodes:  unsafe.Slice((*node)(unsafe.Pointer(&list.Bytes()[0])), nodes),
 		limit:  limit / NodeSize,
 	}, nil
 }
@@ -94,7 +102,7 @@ func (s *Space) Touch() error {
 	limit := s.limit
 	s.keep = true
 	s.mu.Unlock()
-	return s.region.Touch(0, limit*NodeSize)
+	return errors.Join(s.region.Touch(0, limit*NodeSize), s.list.Touch(0, int64(len(s.list.Bytes()))))
 }
 
 // Bytes is the memory of nodes, without a lock; see P4.
@@ -103,14 +111,17 @@ func (s *Space) Bytes() int64 { return s.held.Load() * NodeSize }
 // Used is the memory of nodes that tables have.
 func (s *Space) Used() int64 { return s.used.Load() * NodeSize }
 
-// Usage reports the region. It may be called after Close.
-func (s *Space) Usage() sharedmem.Usage { return s.region.Usage() }
+// Usage reports the region of the nodes and that of the bookkeeping. It may be called
+// after Close.
+func (s *Space) Usage() [2]sharedmem.Usage {
+	return [2]sharedmem.Usage{s.region.Usage(), s.list.Usage()}
+}
 
 // Close gives all memory back. No table may be used from then on.
 func (s *Space) Close() error {
 	s.used.Store(0)
 	s.held.Store(0)
-	return s.region.Close()
+	return errors.Join(s.region.Close(), s.list.Close())
 }
 
 // take hands out a node, all zeros.

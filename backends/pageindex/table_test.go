@@ -134,7 +134,7 @@ func TestModel(t *testing.T) {
 				if s.Bytes() < s.Used() || s.Bytes() > s.Used()+warmNodes*NodeSize {
 					rt.Fatalf("P4: %d bytes held, %d in use", s.Bytes(), s.Used())
 				}
-				if resident := s.Usage().Resident; resident > s.Bytes() {
+				if resident := s.Usage()[0].Resident; resident > s.Bytes() {
 					rt.Fatalf("P4: %d bytes resident, %d held", resident, s.Bytes())
 				}
 			},
@@ -183,8 +183,8 @@ func TestDense(t *testing.T) {
 		}
 	}
 	table.Free()
-	if s.Used() != 0 || s.Bytes() > warmNodes*NodeSize || s.Usage().Resident > warmNodes*NodeSize {
-		t.Errorf("%d bytes in use, %d held, %d resident after all pages went", s.Used(), s.Bytes(), s.Usage().Resident)
+	if s.Used() != 0 || s.Bytes() > warmNodes*NodeSize || s.Usage()[0].Resident > warmNodes*NodeSize {
+		t.Errorf("%d bytes in use, %d held, %d resident after all pages went", s.Used(), s.Bytes(), s.Usage()[0].Resident)
 	}
 }
 
@@ -193,8 +193,8 @@ func TestTouch(t *testing.T) {
 	if err := s.Touch(); err != nil {
 		t.Fatal(err)
 	}
-	if s.Usage().Resident != 1<<20 {
-		t.Errorf("%d bytes resident of %d", s.Usage().Resident, 1<<20)
+	if s.Usage()[0].Resident != 1<<20 {
+		t.Errorf("%d bytes resident of %d", s.Usage()[0].Resident, 1<<20)
 	}
 }
 
