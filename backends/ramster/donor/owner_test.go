@@ -3,6 +3,7 @@ package donor
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -38,7 +39,6 @@ type place struct {
 	name   string // what the next connection identifies as
 	mu     sync.Mutex
 	socket string
-	opened int
 }
 
 func tempDir(t testing.TB, parent string) string {
@@ -81,21 +81,22 @@ func makePlace(t fatalf, dir string, config Config) *place {
 		return []string{"stranger", pl.name}, nil
 	}
 	pl.config = config
-	pl.open(t, New)
+	open := New
+	if _, err := os.Stat(pl.path); err == nil {
+		open = Open // what a process left that was killed
+	}
+	pl.open(t, open)
 	return pl
 }
 
 func (pl *place) open(t fatalf, open func(Config) (*Donor, error)) {
 	t.Helper()
-	folder, err := sharedmem.OpenFolder(sharedmem.FolderConfig{Path: pl.path, Boot: "boot"})
-	if err != nil {
-		t.Fatalf("%v", err)
-	}
-	pl.folder, pl.config.Memory = folder, arena.Place{Folder: folder, Name: "d"}
+	pl.folder = openFolder(t, pl)
+	pl.config.Memory = arena.Place{Folder: pl.folder, Name: "d"}
+	var err error
 	if pl.donor, err = open(pl.config); err != nil {
 		t.Fatalf("%v", err)
 	}
-	pl.opened++
 	pl.listen(t)
 }
 
@@ -296,3 +297,15 @@ func eventually(t fatalf, what string, is func() bool) {
 		}
 	}
 }
+
+func openFolder(t fatalf, pl *place) *sharedmem.Folder {
+	t.Helper()
+	folder, err := sharedmem.OpenFolder(sharedmem.FolderConfig{Path: pl.path, Boot: "boot"})
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return folder
+}
+
+// sum is an object's checksum.
+func sum(data []byte) uint32 { return crc32.Checksum(data, castagnoli) }

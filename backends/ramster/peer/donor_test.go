@@ -26,7 +26,6 @@ type donor struct {
 	// arrive, if there is one, is called with each request before it is carried out.
 	arrive func(session int, request wire.Request)
 	wrap   func(net.Conn) net.Conn // what the peer gets of a connection
-	deaf   bool                    // what it gets may be old
 
 	serving sync.WaitGroup
 	mu      sync.Mutex
@@ -76,6 +75,7 @@ func (d *donor) serve(session int, conn net.Conn) {
 	var header [wire.RequestSize]byte
 	payload := make([]byte, wire.MaxPayload)
 	reply := make([]byte, 0, wire.ReplySize+wire.MaxPayload)
+	mine := uint64(0)
 	for number := uint64(1); ; number++ {
 		if in.Buffered() < wire.RequestSize && out.Flush() != nil {
 			return
@@ -95,7 +95,12 @@ func (d *donor) serve(session int, conn net.Conn) {
 			d.arrive(session, r)
 		}
 		for i := range max(1, int(r.Count)*gets(r)) {
-			reply = d.answer(r, payload[:r.Length], i, reply[:0])
+			if r.Operation == wire.Hello {
+				mine = r.Generation
+			}
+			if reply = d.answer(mine, r, payload[:r.Length], i, reply[:0]); len(reply) == 0 {
+				return
+			}
 			b := reply
 			if d.alter != nil {
 				if b = d.alter(r, reply); b == nil {
@@ -115,10 +120,14 @@ func gets(r wire.Request) int {
 	return 0
 }
 
-// answer carries the request out and appends the i-th reply.
-func (d *donor) answer(r wire.Request, payload []byte, i int, out []byte) []byte {
+// answer carries the request out and appends the i-th reply; none if there is a newer
+// session.
+func (d *donor) answer(mine uint64, r wire.Request, payload []byte, i int, out []byte) []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if mine < d.greeted {
+		return out
+	}
 	if i == 0 && d.log != nil {
 		d.log = append(d.log, r)
 	}
@@ -127,9 +136,6 @@ func (d *donor) answer(r wire.Request, payload []byte, i int, out []byte) []byte
 	pages, open := d.pools[r.Pool]
 	switch r.Operation {
 	case wire.Hello:
-		if r.Generation <= d.greeted && !d.deaf {
-			d.t.Errorf("session %d comes after %d", r.Generation, d.greeted)
-		}
 		d.greeted = r.Generation
 		body = make([]byte, wire.WelcomeSize)
 		d.party.EncodeWelcome(body)

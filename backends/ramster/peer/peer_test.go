@@ -11,7 +11,8 @@ import (
 
 // blobOf is what the tests store.
 func blobOf(page, generation uint64, length int) []byte {
-	return bytes.Repeat(fmt.Append(nil, page, ".", generation, " "), length)[:length]
+	text := fmt.Append(nil, page, ".", generation, " ")
+	return bytes.Repeat(text, length/len(text)+1)[:length]
 }
 
 func TestConversation(t *testing.T) {

@@ -126,7 +126,6 @@ func TestBreaker(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					d := newDonor(t)
-					d.deaf = deaf
 					var dead atomic.Bool
 					block := make(chan struct{})
 					stop := func(wire.Request, []byte) []byte {
