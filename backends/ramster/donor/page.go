@@ -58,14 +58,14 @@ func (d *Donor) drop(p *pool, page uint64) {
 		return
 	}
 	p.client.pages[p.kind].Add(-1)
-	d.release(p, refOf(word))
+	d.release(p, page, refOf(word))
 }
 
-// release frees an object that no table leads to any more.
-func (d *Donor) release(p *pool, ref arena.Ref) {
+// release frees an object that the page's word does not lead to any more.
+func (d *Donor) release(p *pool, page uint64, ref arena.Ref) {
 	size := d.sizeOf(ref)
-	if o, ok := d.arena.Get(ref); ok && o.Export != p.number {
-		return // damage: somebody else's
+	if o, ok := d.arena.Get(ref); ok && (o.Export != p.number || o.Page != page) {
+		return // damage: another page's
 	}
 	if d.arena.Free(ref) {
 		p.client.slots.Add(-size)
@@ -155,7 +155,7 @@ func (d *Donor) tryPut(p *pool, page, generation uint64, data []byte, last bool)
 	// newer one, for a process that takes over.
 	p.client.slots.Add(size)
 	if has {
-		d.release(p, refOf(word))
+		d.release(p, page, refOf(word))
 	} else {
 		p.client.pages[p.kind].Add(1)
 		d.watchIndex()
