@@ -111,6 +111,7 @@ func (c *Cache) connectPeer(m *member) (session, error) {
 		Owner:    c.ledger.owner(),
 		Session:  c.ledger.next,
 		Deadline: c.config.Deadline,
+		Backlog:  backlog,
 		Watcher:  m,
 		Log:      c.config.Log,
 	})

@@ -162,7 +162,7 @@ func (b *background) finish(f *flight) bool {
 			landed++
 		case f.done[i].err == nil && (f.done[i].status == wire.Full || f.done[i].status == wire.Frozen):
 			f.done[i].member.fullTo.Store(time.Now().Add(fullPause).UnixNano())
-		case f.done[i].err != nil:
+		case f.done[i].err != nil && f.done[i].err != errNoRoom:
 			f.done[i].member.debt.Store(true) // it may have the page all the same
 		}
 	}
