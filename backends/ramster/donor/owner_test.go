@@ -309,3 +309,5 @@ func openFolder(t fatalf, pl *place) *sharedmem.Folder {
 
 // sum is an object's checksum.
 func sum(data []byte) uint32 { return crc32.Checksum(data, castagnoli) }
+
+func isBounds(err error) bool { return errors.Is(err, wire.ErrBounds) }
