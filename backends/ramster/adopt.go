@@ -65,6 +65,10 @@ func (c *Cache) Adopt(key backends.Key, handle backends.Handle) bool {
 		return false
 	}
 	s, remote := decodeStub(o)
+	if isHome(o) {
+		c.home.bytes.Add(stagedSlot(len(o.Data)))
+		return true
+	}
 	if !remote {
 		c.stagedBytes.Add(stagedSlot(len(o.Data)))
 		c.adopting.staged = append(c.adopting.staged, staged{key, ref})

@@ -6,13 +6,15 @@ import (
 	"time"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/pressure"
 )
 
 // background is the goroutines that a cache has while there is a host to ask:
 //
 //	send  sends staged pages to donors
 //	land  makes stubs of those that have arrived
-//	keep  compares with donors, makes lost copies again, lets donors go
+//	keep  compares with donors, makes lost copies again, lets donors go, brings pages home
+//	follow  says how many may come home
 //
 // None of them calls the host with a lock held.
 type background struct {
@@ -21,14 +23,17 @@ type background struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	sizer  pressure.Sizer // run by follow
 }
 
 func startBackground(c *Cache, host backends.Host) *background {
 	b := &background{Cache: c, host: host}
+	b.sizer.Source = c.config.Pressure
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.wg.Go(b.send)
 	b.wg.Go(b.land)
 	b.wg.Go(b.keep)
+	b.wg.Go(b.follow)
 	return b
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/arena"
+	"github.com/tmemd/tmemd/backends/pressure"
 )
 
 // Config says what [New] makes. Zero values mean the defaults.
@@ -21,6 +22,10 @@ type Config struct {
 	// Staging bounds the memory for pages that donors do not have yet, in bytes: at
 	// least 1 MiB, by default 64 MiB.
 	Staging int64
+
+	// Home bounds the memory for pages that come home while this host has some to spare, as
+	// package pressure says. By default 0: pages stay where they are.
+	Home int64
 
 	// Copies is how many donors have to have a page before it leaves the staging area,
 	// 1 to MaxCopies. By default 2.
@@ -49,6 +54,10 @@ type Config struct {
 
 	// Donors are connected to from the start. AddDonor and RemoveDonor change the list.
 	Donors []Donor
+
+	// Pressure says how short of memory this host is, for Home. By default
+	// [pressure.Host].
+	Pressure pressure.Source `json:"-"`
 
 	// Memory says where pages, and what is known of those that donors have, are kept:
 	// by default in memory that ends with the process.
@@ -117,6 +126,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("%d pages are outside 1 to %d", c.Pages, int64(maxPages))
 	case c.Staging < MinStaging || c.Staging > 1<<40:
 		return fmt.Errorf("a staging area of %d bytes is outside %d to %d", c.Staging, MinStaging, int64(1)<<40)
+	case c.Home < 0 || c.Home > 1<<40:
+		return fmt.Errorf("%d bytes for pages that come home are outside 0 to %d", c.Home, int64(1)<<40)
 	case c.Copies < 1 || c.Copies > MaxCopies:
 		return fmt.Errorf("%d copies are outside 1 to %d", c.Copies, MaxCopies)
 	case c.Deadline < time.Millisecond || c.Lost < time.Millisecond:
@@ -129,8 +140,8 @@ func (c Config) validate() error {
 	return nil
 }
 
-// arenaLimit is the memory for staged pages and for stubs, in bytes, in whole chunks.
+// arenaLimit is the memory for staged pages, those at home, and for stubs, in bytes, in whole chunks.
 func (c Config) arenaLimit() int64 {
-	limit := c.Staging + c.Pages*stubSlot
+	limit := c.Staging + c.Home + c.Pages*stubSlot
 	return (limit + arena.ChunkSize - 1) / arena.ChunkSize * arena.ChunkSize
 }

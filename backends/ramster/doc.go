@@ -15,6 +15,7 @@
 //	same-filled  nothing but its handle           is made of the handle
 //	staged     compressed, in the staging area    decompresses it
 //	in flight  the same                           the same
+//	home       the same, not to be sent           the same
 //	remote     a stub: 32 bytes, and 8 of index   asks a donor, else another one
 //	lost       the stub                           fails: no donor has it any more
 //
@@ -75,6 +76,12 @@
 // and the pages that come next fetched before they are asked for: a run of up to 64 in
 // one round trip. What was read ahead is still sealed, and good for one generation only.
 //
+// # Coming home
+//
+// home.go: with Config.Home pages come back while this host has memory to spare, slowly, and
+// go out again when it has not, by the rules and numbers of the kernel's self-shrinking (package
+// pressure). A page at home has no copy elsewhere: it is lost with this host, whose swap it is.
+//
 // # Waiting
 //
 // A load waits for one donor for Config.Deadline, then asks the next. If none is in
@@ -98,7 +105,6 @@
 // # What is not promised
 //
 // That memory here is encrypted: staged pages are not, nor is the key. That a donor learns nothing: it sees which
-// pages of which exports come and go, when, and how well they compress. That pages
-// come home when there is room here: they stay until they are loaded anew by their owner. That a donor which was never in
+// pages of which exports come and go, when, and how well they compress. That a donor which was never in
 // reach again forgets what it has: it does when it meets another epoch of this owner.
 package ramster

@@ -41,6 +41,7 @@ func (b *background) keep() {
 			k.repair()
 		}
 		k.retire()
+		k.commute()
 	}
 }
 

@@ -106,8 +106,8 @@ func (c *Cache) loadRemote(key backends.Key, s stub, sum uint32, dst []byte) err
 		return nil
 	}
 	var worst error
+	var changed <-chan struct{} // nil in the first round: nobody waits then
 	for start := time.Now(); ; {
-		changed := c.changed.wait()
 		asked, lost, empty := 0, 0, 0
 		for i := range s.donors {
 			// Both get their share of the loads.
@@ -148,6 +148,10 @@ func (c *Cache) loadRemote(key backends.Key, s stub, sum uint32, dst []byte) err
 			}
 			return fmt.Errorf("%w: %w", worst, backends.ErrTransient)
 		}
+		if changed == nil {
+			changed = c.changed.wait() // before the next round: what changes in it is not missed
+			continue
+		}
 		c.counts.waited.Add(1)
 		timer := time.NewTimer(retryPause)
 		select {
@@ -155,6 +159,7 @@ func (c *Cache) loadRemote(key backends.Key, s stub, sum uint32, dst []byte) err
 		case <-timer.C:
 		}
 		timer.Stop()
+		changed = c.changed.wait()
 	}
 }
 

@@ -54,6 +54,7 @@ type Cache struct {
 	encoders    chan *encoder // idle ones
 	waiters     sync.Pool     // *waiter
 	ahead       *readAhead
+	home        home
 
 	adopting *adopting          // from Open to Adopted, which one goroutine calls
 	adopted  map[uint32]*export // from Adopted to each one's Init; guarded by exportsMu
@@ -237,6 +238,12 @@ func (c *Cache) Invalidate(key backends.Key, handle backends.Handle) {
 		return
 	}
 	c.flights.drop(ref)
+	if isHome(o) {
+		if size := stagedSlot(len(o.Data)); c.arena.Free(ref) {
+			c.home.bytes.Add(-size)
+		}
+		return
+	}
 	c.forgetStaged(ref, len(o.Data))
 }
 

@@ -184,15 +184,19 @@ func (k *keeper) copyPage(key backends.Key, s stub, sum uint32, sources []uint8,
 				return false // what is there in vain is found by the next comparison
 			}
 		}
-		pause := time.Duration(len(blob)*to.n) * time.Second / time.Duration(k.config.Rate)
-		k.owed += pause
-		if k.owed > 5*time.Millisecond {
-			k.sleep(k.owed)
-			k.owed = 0
-		}
+		k.pace(len(blob) * to.n)
 		return all
 	}
 	return false
+}
+
+// pace waits as long as moving so many bytes takes at the rate that is allowed.
+func (k *keeper) pace(bytes int) {
+	k.owed += time.Duration(bytes) * time.Second / time.Duration(k.config.Rate)
+	if k.owed > 5*time.Millisecond {
+		k.sleep(k.owed)
+		k.owed = 0
+	}
 }
 
 // answer is a [peer.Completion] for who waits.

@@ -82,6 +82,7 @@ func (c *Cache) Donors() []DonorStatus {
 // Remote is what becomes of pages beyond what [backends.Stats] has names for.
 type Remote struct {
 	Staged      int64 // bytes of pages that donors do not have yet
+	Home        int64 // bytes of pages that came home
 	Pages       int64 // pages that donors have
 	Lost        int64 // of these, pages that no donor has any more, as of the last look
 	Sent        uint64
@@ -92,6 +93,8 @@ type Remote struct {
 	AheadHits   uint64 // of these, pages that were loaded
 	SecondCopy  uint64 // loads that asked another donor
 	LoadsWaited uint64 // times that a load waited for a donor to come back
+	CameHome    uint64 // pages that came home because this host has memory to spare
+	SentOut     uint64 // of these, pages that had to go again
 	Evicted     uint64 // pages that went to the next place because donors wanted them back
 }
 
@@ -101,6 +104,6 @@ func (c *Cache) Remote() Remote {
 	return Remote{
 		Staged: c.stagedBytes.Load(), Pages: c.stubs.Load(), Lost: c.lost.Load(), Sent: n.sent.Load(), SentAgain: n.sentAgain.Load(),
 		Repaired: n.repaired.Load(), Orphans: n.orphans.Load(), ReadAhead: n.aheadPages.Load(), AheadHits: n.aheadHits.Load(),
-		SecondCopy: n.secondCopy.Load(), LoadsWaited: n.waited.Load(), Evicted: n.evicted.Load(),
+		SecondCopy: n.secondCopy.Load(), LoadsWaited: n.waited.Load(), Home: c.home.bytes.Load(), CameHome: c.home.came.Load(), SentOut: c.home.left.Load(), Evicted: n.evicted.Load(),
 	}
 }

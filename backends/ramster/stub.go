@@ -58,4 +58,6 @@ func (s stub) names(donor uint8) bool {
 }
 
 // isStaged says whether an object is a page that waits to be sent.
-func isStaged(o arena.Object) bool { return o.Codec == codecLZ4 || o.Codec == codecRaw }
+func isStaged(o arena.Object) bool {
+	return (o.Codec == codecLZ4 || o.Codec == codecRaw) && o.Flags&flagHome == 0
+}
