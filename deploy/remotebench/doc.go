@@ -6,7 +6,7 @@
 // own, over loopback TCP. ramster alone encrypts (mutual TLS 1.3, and each page sealed);
 // with two copies it sends each page to two donors. A write counts when it is
 // acknowledged and, at the end of each cell, all that was acknowledged has arrived at
-// the donors.
+// the donors; but for a burst, which the staging area takes.
 //
 // Loopback flatters whoever sends more bytes: a network of 1 Gbit/s has 30,000 plain
 // pages a second, and compressed ones twice as many.

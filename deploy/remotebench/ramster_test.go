@@ -181,7 +181,7 @@ func (r *remote) measure(c cell) (float64, error) {
 		workers.Go(func() {
 			random := rand.New(rand.NewPCG(worker, 1))
 			dst := make([]byte, backends.PageSize)
-			for last := time.Now(); last.Sub(begin) < cellTime; {
+			for last := time.Now(); last.Sub(begin) < cellTime && (!c.burst || done.Load() < burst); {
 				page := random.Uint64N(r.pages)
 				var err error
 				if c.writes {
@@ -203,14 +203,18 @@ func (r *remote) measure(c cell) (float64, error) {
 		})
 	}
 	workers.Wait()
+	elapsed := time.Since(begin)
 	if c.writes {
 		r.settle()
+	}
+	if !c.burst {
+		elapsed = time.Since(begin)
 	}
 	select {
 	case err := <-errs:
 		return 0, err
 	default:
-		return figure(c, int(done.Load()), time.Since(begin), latencies), nil
+		return figure(c, int(done.Load()), elapsed, latencies), nil
 	}
 }
 

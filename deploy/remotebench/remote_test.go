@@ -16,6 +16,7 @@ const (
 	pages    = 1 << 14
 	rounds   = 5
 	cellTime = 700 * time.Millisecond
+	burst    = pages / 2 // pages of one
 )
 
 // contender is one way to have memory elsewhere.
@@ -31,13 +32,15 @@ type cell struct {
 	depth   int // requests outstanding
 	writes  bool
 	latency bool
+	burst   bool // of writes: the staging area takes all, and what arrives later is not waited for
 }
 
 var cells = []cell{
-	{"random reads, depth 16", 16, false, false},
-	{"random writes, depth 16", 16, true, false},
-	{"read latency, depth 1", 1, false, true},
-	{"write latency, depth 1", 1, true, true},
+	{name: "random reads, depth 16", depth: 16},
+	{name: "random writes, depth 16", depth: 16, writes: true},
+	{name: "burst of writes", depth: 16, writes: true, burst: true},
+	{name: "read latency, depth 1", depth: 1, latency: true},
+	{name: "write latency, depth 1", depth: 1, writes: true, latency: true},
 }
 
 func TestMain(m *testing.M) {
