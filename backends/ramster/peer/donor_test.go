@@ -26,6 +26,7 @@ type donor struct {
 	// arrive, if there is one, is called with each request before it is carried out.
 	arrive func(session int, request wire.Request)
 	wrap   func(net.Conn) net.Conn // what the peer gets of a connection
+	prompt bool                    // each reply is sent at once
 
 	serving sync.WaitGroup
 	mu      sync.Mutex
@@ -109,6 +110,9 @@ func (d *donor) serve(session int, conn net.Conn) {
 				}
 			}
 			out.Write(b)
+			if d.prompt {
+				out.Flush()
+			}
 		}
 	}
 }

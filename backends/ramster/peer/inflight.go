@@ -44,11 +44,11 @@ func (f *fetches) next() *fetch {
 	for f.sent < f.tail {
 		g := f.at(f.sent)
 		f.sent++
-		g.skipped = g.sink == nil
-		f.skip()
-		if !g.skipped {
+		if g.sink != nil {
 			return g
 		}
+		g.skipped = true
+		f.skip() // if it is the oldest, nothing else takes it away
 	}
 	return nil
 }

@@ -362,6 +362,7 @@ func TestCloseWhileConnecting(t *testing.T) {
 		for _, dial := range []func(context.Context) (net.Conn, error){
 			func(ctx context.Context) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() },
 			func(context.Context) (net.Conn, error) { c, _ := net.Pipe(); return c, nil },
+			func(ctx context.Context) (net.Conn, error) { <-ctx.Done(); return newDonor(t).dial(ctx) },
 		} {
 			d := newDonor(t)
 			p, w := d.start(t, func(c *Config) { c.Dial = dial })
@@ -374,6 +375,47 @@ func TestCloseWhileConnecting(t *testing.T) {
 			if time.Since(began) != 0 || len(w.seen()) != 0 {
 				t.Errorf("Close took %v, the watcher saw %v", time.Since(began), w.seen())
 			}
+		}
+	})
+}
+
+// More pools than can be under way are made in each session, before anything else; those that
+// are opened later too.
+func TestManyPools(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDonor(t)
+		p, _ := d.start(t)
+		synctest.Wait()
+		for pool := range uint32(maxPools) {
+			if !p.OpenPool(pool, false) {
+				t.Fatalf("no pool %d", pool)
+			}
+			if pool%50 == 0 {
+				synctest.Wait()
+			}
+		}
+		synctest.Wait()
+		if p.OpenPool(maxPools, false) {
+			t.Error("there is no bound")
+		}
+		d.mu.Lock()
+		clear(d.pools)
+		d.log = []wire.Request{}
+		d.mu.Unlock()
+		d.setRefuse(errors.New("away"))
+		d.cutAll()
+		synctest.Wait()
+		p.Flush(1, 1, 1, 1)
+		p.Destroy(9)
+		d.setRefuse(nil)
+		time.Sleep(time.Second)
+		p.OpenPool(9, true)
+		synctest.Wait()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		n := len(d.log)
+		if s := p.Stats(); len(d.pools) != maxPools || n != maxPools-1+5 || d.log[n-3].Operation != wire.Flush || s.Waiting != 0 {
+			t.Errorf("%d pools, %d requests, %+v", len(d.pools), n, s)
 		}
 	})
 }

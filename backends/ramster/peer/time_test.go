@@ -86,6 +86,172 @@ func TestPartialFetch(t *testing.T) {
 	})
 }
 
+// P1: a fetch that gets late while its pages are delivered ends after that.
+func TestLateWhileDelivered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDonor(t)
+		d.pools[1] = map[uint64]version{1: {1, []byte{1}}, 2: {1, []byte{2}}, 3: {1, []byte{3}}}
+		d.wrap = func(c net.Conn) net.Conn { // 64 and 96 bytes greet; then two of three pages
+			return &slowConn{Conn: c, after: 64 + 96 + 2*(wire.ReplySize+1), pause: time.Second}
+		}
+		p, _ := d.start(t)
+		synctest.Wait()
+		s := &slowSink{done: make(chan error, 10)}
+		if err := p.Fetch(1, 1, 3, s); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := <-s.done; err != ErrDeadline || s.pages.Load() == 0 || time.Since(began)%(400*time.Millisecond) != 0 {
+			t.Errorf("it ended after %v and %d pages with %v", time.Since(began), s.pages.Load(), err)
+		}
+		n := s.pages.Load()
+		time.Sleep(3 * time.Second)
+		if s.pages.Load() != n || len(s.done) != 0 || s.overlaps.Load() {
+			t.Errorf("%d pages, then %d; %d more ends; one while the other: %v", n, s.pages.Load(), len(s.done), s.overlaps.Load())
+		}
+	})
+}
+
+// slowSink takes 400 ms for each page, which it must not.
+type slowSink struct {
+	busy, overlaps atomic.Bool
+	pages          atomic.Int32
+	done           chan error
+}
+
+func (s *slowSink) Page(uint64, uint64, []byte) {
+	s.busy.Store(true)
+	time.Sleep(400 * time.Millisecond)
+	s.busy.Store(false)
+	s.pages.Add(1)
+}
+
+func (s *slowSink) Ended(err error) {
+	if s.busy.Load() {
+		s.overlaps.Store(true)
+	}
+	s.done <- err
+}
+
+// Fetches that ended before they were sent are not sent, and those around them get what is
+// theirs.
+func TestLateUnsent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDonor(t)
+		d.log = []wire.Request{}
+		d.pools[1] = map[uint64]version{}
+		for page := range uint64(10) {
+			d.pools[1][page] = version{1, []byte{byte(page)}}
+		}
+		var asleep atomic.Bool
+		d.arrive = func(_ int, r wire.Request) {
+			if r.Operation == wire.Get && r.Page == 1 {
+				asleep.Store(true)
+				time.Sleep(time.Second)
+			}
+		}
+		d.wrap = func(c net.Conn) net.Conn { return &stoppedConn{Conn: c, t: t, stop: &asleep} }
+		p, _ := d.start(t)
+		synctest.Wait()
+		var basins [5]*basin
+		for i, pause := range []time.Duration{10 * time.Millisecond, 10 * time.Millisecond, 680 * time.Millisecond, 0, 0} {
+			if i == 1 {
+				p.Flush(1, 100, 1, 1) // the writer stands still with it
+				synctest.Wait()
+			}
+			basins[i] = newBasin()
+			if err := p.Fetch(1, uint64(i+1), 1, basins[i]); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(pause)
+		}
+		for i, b := range basins {
+			pages, err := b.wait(t)
+			if late := i < 3; late && err != ErrDeadline || !late && (err != nil || pages[uint64(i+1)].blob[0] != byte(i+1)) {
+				t.Errorf("fetch %d: %v, %v", i+1, pages, err)
+			}
+		}
+		time.Sleep(time.Second)
+		b := newBasin()
+		if err := p.Fetch(1, 7, 1, b); err != nil {
+			t.Fatal(err)
+		}
+		if pages, err := b.wait(t); err != nil || len(pages) != 1 {
+			t.Errorf("%v, %v", pages, err)
+		}
+		// Once more, with nothing after those that are late.
+		asleep.Store(true)
+		p.Flush(1, 100, 1, 1)
+		synctest.Wait()
+		last := newBasin()
+		if err := p.Fetch(1, 8, 1, last); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := last.wait(t); err != ErrDeadline {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+		if s := p.Stats(); s.Fetching != 0 || s.Waiting != 0 || s.Sessions != 1 {
+			t.Errorf("%+v", s)
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		var got []uint64
+		for _, r := range d.log {
+			if r.Operation == wire.Get {
+				got = append(got, r.Page)
+			}
+		}
+		if !slices.Equal(got, []uint64{1, 4, 5, 7}) {
+			t.Errorf("fetched are pages %v", got)
+		}
+	})
+}
+
+// stoppedConn holds one write up for 600 ms each time it is told to.
+type stoppedConn struct {
+	net.Conn
+	t    *testing.T
+	stop *atomic.Bool
+}
+
+func (c *stoppedConn) Write(b []byte) (int, error) {
+	if len(b) == 0 {
+		c.t.Error("nothing is written")
+	}
+	if c.stop.Swap(false) {
+		time.Sleep(600 * time.Millisecond)
+	}
+	return c.Conn.Write(b)
+}
+
+// A slow line is no reason to leave a donor, as long as something gets through.
+func TestProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDonor(t)
+		d.prompt = true
+		d.alter = func(r wire.Request, reply []byte) []byte {
+			if r.Operation == wire.Put {
+				time.Sleep(400 * time.Millisecond)
+			}
+			return reply
+		}
+		p, w := d.start(t)
+		synctest.Wait()
+		var puts []*ending
+		for range 10 {
+			puts = append(puts, newEnding())
+			p.Put(1, 1, 1, []byte{1}, puts[len(puts)-1])
+		}
+		for _, e := range puts {
+			e.is(t, wire.Gone, nil)
+		}
+		if s := p.Stats(); s.Strikes != 0 || !slices.Equal(w.seen(), []string{"up"}) {
+			t.Errorf("%+v, %v", s, w.seen())
+		}
+	})
+}
+
 // slowConn pauses once, after so many bytes were read.
 type slowConn struct {
 	net.Conn

@@ -51,7 +51,8 @@ func (p *Peer) sendable() bool {
 }
 
 // batch encodes what waits, up to outSize, with mu: gets before puts, for a page fault waits
-// for the former.
+// for the former. What does not fit keeps all that comes after it from being sent, so pools are
+// made before they are used.
 func (p *Peer) batch() []byte {
 	w := batch{p: p, out: p.out[:0]}
 	w.sent.sent = p.now()
@@ -74,7 +75,7 @@ func (p *Peer) batch() []byte {
 		w.add(p.list.request, nil)
 		p.list.state = listSent
 	}
-	for len(p.remake) == 0 && p.backlog.unsent() {
+	for p.backlog.unsent() {
 		m := p.backlog.next()
 		if !w.fits(int(m.request.Length)) {
 			break
@@ -82,8 +83,10 @@ func (p *Peer) batch() []byte {
 		w.add(m.request, p.backlog.blob(m))
 		p.backlog.sent++
 	}
-	p.stats.BytesOut += uint64(len(w.out))
-	p.stats.Writes++
+	if len(w.out) > 0 {
+		p.stats.Writes++
+		p.stats.BytesOut += uint64(len(w.out))
+	}
 	return w.out
 }
 

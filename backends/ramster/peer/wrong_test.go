@@ -9,11 +9,12 @@ import (
 	"github.com/tmemd/tmemd/backends/ramster/wire"
 )
 
-// edit returns an alteration of the first reply to such a request, and of no other.
-func edit(o wire.Operation, f func(reply []byte) []byte) func(wire.Request, []byte) []byte {
+// edit returns an alteration of the first reply to such a request, and of no other; page 0 is
+// any.
+func edit(o wire.Operation, page uint64, f func(reply []byte) []byte) func(wire.Request, []byte) []byte {
 	var done atomic.Bool
 	return func(r wire.Request, reply []byte) []byte {
-		if r.Operation == o && !done.Swap(true) {
+		if r.Operation == o && (page == 0 || page == binary.LittleEndian.Uint64(reply[16:])) && !done.Swap(true) {
 			return f(slices.Clone(reply))
 		}
 		return reply
@@ -46,53 +47,58 @@ func TestWrongReplies(t *testing.T) {
 	for name, test := range map[string]struct {
 		operation wire.Operation
 		edit      func([]byte) []byte
+		page      uint64
 	}{
-		"get, of the next number":      {wire.Get, func(b []byte) []byte { return again(1)(b)[len(b):] }},
-		"get, an earlier number":       {wire.Get, put64(8, 1)},
-		"get, number 0":                {wire.Get, put64(8, 0)},
-		"get, no such operation":       {wire.Get, put8(1, 99)},
-		"get, as if it were a list":    {wire.Get, put8(1, byte(wire.List))},
-		"get, a page before":           {wire.Get, put64(16, 4)},
-		"get, a page too far":          {wire.Get, put64(16, 6)},
-		"get, the last without end":    {wire.Get, put8(2, 0)},
-		"get, of generation 0":         {wire.Get, put64(24, 0)},
-		"get, twice":                   {wire.Get, again(0)},
-		"get, the first is missing":    {wire.Get, missing},
-		"get, no such status":          {wire.Get, put8(0, 77)},
-		"get, full":                    {wire.Get, func(b []byte) []byte { b = b[:32]; clear(b[4:8]); clear(b[24:]); b[0] = byte(wire.Full); return b }},
-		"get, very long":               {wire.Get, put8(6, 255)},
-		"get, denied":                  {wire.Get, ends(wire.Denied)},
-		"put, twice":                   {wire.Put, again(0)},
-		"put, an answer not asked for": {wire.Put, again(100)},
-		"put, as if it were a flush":   {wire.Put, put8(1, byte(wire.Flush))},
-		"put, more follow":             {wire.Put, put8(2, wire.More)},
-		"put, none":                    {wire.Put, put8(0, byte(wire.None))},
-		"put, with a payload":          {wire.Put, func(b []byte) []byte { b[4] = 1; return append(b, 0) }},
-		"put, missing":                 {wire.Put, missing},
-		"flush, stale":                 {wire.Flush, put8(0, byte(wire.Stale))},
-		"destroy, none":                {wire.Destroy, put8(0, byte(wire.None))},
-		"destroy, twice":               {wire.Destroy, again(0)},
-		"pool, gone":                   {wire.Pool, put8(0, byte(wire.Gone))},
-		"pool, twice":                  {wire.Pool, again(0)},
-		"hello, denied by none":        {wire.Hello, put8(0, byte(wire.None))},
-		"hello, of another number":     {wire.Hello, put64(8, 2)},
-		"hello, of another operation":  {wire.Hello, put8(1, byte(wire.Stats))},
-		"hello, too short":             {wire.Hello, put8(4, 16)},
-		"stats, of another number":     {wire.Stats, put64(8, 3)},
-		"stats, too long":              {wire.Stats, put8(4, 128)},
-		"list, descending":             {wire.List, put64(32+16, 0)},
-		"list, before the first":       {wire.List, put64(32, 0)},
-		"list, goes back":              {wire.List, put64(16, 1)},
-		"list, stays where it is":      {wire.List, put64(16, 7)},
-		"list, of generation 0":        {wire.List, put64(32+8, 0)},
-		"list, no such page":           {wire.List, put64(32+16, 1<<50)},
-		"list, more than asked for":    {wire.List, func(b []byte) []byte { b[4] += 16; b = append(b, b[len(b)-16:]...); b[len(b)-16]++; return b }},
-		"list, half a record":          {wire.List, func(b []byte) []byte { b[4] += 8; return append(b, 0, 0, 0, 0, 0, 0, 0, 0) }},
-		"list, of an unlisted status":  {wire.List, put8(0, byte(wire.None))},
+		"get, of the next number":      {wire.Get, func(b []byte) []byte { return again(1)(b)[len(b):] }, 0},
+		"get, an earlier number":       {wire.Get, put64(8, 1), 0},
+		"get, number 0":                {wire.Get, put64(8, 0), 0},
+		"get, no such operation":       {wire.Get, put8(1, 99), 0},
+		"get, as if it were a list":    {wire.Get, put8(1, byte(wire.List)), 0},
+		"get, a page before":           {wire.Get, put64(16, 4), 0},
+		"get, a page too far":          {wire.Get, put64(16, 6), 0},
+		"get, the last without end":    {wire.Get, put8(2, 0), 0},
+		"get, of generation 0":         {wire.Get, put64(24, 0), 0},
+		"get, twice":                   {wire.Get, again(0), 0},
+		"get, the first is missing":    {wire.Get, missing, 0},
+		"get, no such status":          {wire.Get, put8(0, 77), 0},
+		"get, full":                    {wire.Get, func(b []byte) []byte { b = b[:32]; clear(b[4:8]); clear(b[24:]); b[0] = byte(wire.Full); return b }, 0},
+		"get, more after the last":     {wire.Get, put8(2, wire.More), 7},
+		"get, a page left out":         {wire.Get, missing, 6},
+		"get, the end too early":       {wire.Get, put8(2, 0), 6},
+		"list, of nothing, and again":  {wire.List, func(b []byte) []byte { clear(b[4:8]); return put64(16, 6)(b[:wire.ReplySize]) }, 0},
+		"get, very long":               {wire.Get, put8(6, 255), 0},
+		"get, denied":                  {wire.Get, ends(wire.Denied), 0},
+		"put, twice":                   {wire.Put, again(0), 0},
+		"put, an answer not asked for": {wire.Put, again(100), 0},
+		"put, as if it were a flush":   {wire.Put, put8(1, byte(wire.Flush)), 0},
+		"put, more follow":             {wire.Put, put8(2, wire.More), 0},
+		"put, none":                    {wire.Put, put8(0, byte(wire.None)), 0},
+		"put, with a payload":          {wire.Put, func(b []byte) []byte { b[4] = 1; return append(b, 0) }, 0},
+		"put, missing":                 {wire.Put, missing, 0},
+		"flush, stale":                 {wire.Flush, put8(0, byte(wire.Stale)), 0},
+		"destroy, none":                {wire.Destroy, put8(0, byte(wire.None)), 0},
+		"destroy, twice":               {wire.Destroy, again(0), 0},
+		"pool, gone":                   {wire.Pool, put8(0, byte(wire.Gone)), 0},
+		"pool, twice":                  {wire.Pool, again(0), 0},
+		"hello, denied by none":        {wire.Hello, put8(0, byte(wire.None)), 0},
+		"hello, of another number":     {wire.Hello, put64(8, 2), 0},
+		"hello, of another operation":  {wire.Hello, put8(1, byte(wire.Stats)), 0},
+		"hello, too short":             {wire.Hello, put8(4, 16), 0},
+		"stats, of another number":     {wire.Stats, put64(8, 3), 0},
+		"stats, too long":              {wire.Stats, put8(4, 128), 0},
+		"list, descending":             {wire.List, put64(32+16, 0), 0},
+		"list, before the first":       {wire.List, put64(32, 0), 0},
+		"list, goes back":              {wire.List, put64(16, 1), 0},
+		"list, stays where it is":      {wire.List, put64(16, 7), 0},
+		"list, of generation 0":        {wire.List, put64(32+8, 0), 0},
+		"list, no such page":           {wire.List, put64(32+16, 1<<50), 0},
+		"list, more than asked for":    {wire.List, func(b []byte) []byte { b[4] += 16; b = append(b, b[len(b)-16:]...); b[len(b)-16]++; return b }, 0},
+		"list, half a record":          {wire.List, func(b []byte) []byte { b[4] += 8; return append(b, 0, 0, 0, 0, 0, 0, 0, 0) }, 0},
+		"list, of an unlisted status":  {wire.List, put8(0, byte(wire.None)), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDonor(t)
-			d.alter = edit(test.operation, test.edit)
+			d.alter = edit(test.operation, test.page, test.edit)
 			d.pools[1] = map[uint64]version{}
 			for page := uint64(5); page < 15; page++ {
 				d.pools[1][page] = version{100 + page, blobOf(page, 100+page, 50)}
@@ -110,7 +116,9 @@ func TestWrongReplies(t *testing.T) {
 				if !fetched && p.Fetch(1, 5, 3, b) == nil {
 					switch _, err := b.wait(t); err {
 					case nil:
-						fetched = true
+						if fetched = true; len(b.pages) != 3 {
+							t.Errorf("the fetch brings %v", b.pages)
+						}
 					case ErrDown, ErrDeadline:
 						b = newBasin()
 					default:
