@@ -133,7 +133,7 @@ func (d *Daemon) warnSockets() {
 			continue
 		}
 		tcp = true
-		if isLoopback(b.Address.Address) {
+		if config.IsLoopback(b.Address.Address) {
 			continue
 		}
 		if text := exposure(tls); text != "" {
@@ -148,10 +148,4 @@ func (d *Daemon) warnSockets() {
 			d.log.Warn("nobody can open the export over TCP: it has no rule for certificates, such as allow = [\"cert:NAME\"]", "export", e.Name)
 		}
 	}
-}
-
-func isLoopback(hostPort string) bool {
-	host, _, err := net.SplitHostPort(hostPort)
-	ip := net.ParseIP(host)
-	return err == nil && ip != nil && ip.IsLoopback()
 }
