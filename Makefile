@@ -8,7 +8,7 @@ KERNELS     ?= 6.1,6.12
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
                python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev systemd
 
-.PHONY: all build run test lint unit race interop e2e e2e-all fuzz bench bench-nbd bench-memory bench-drain soak soak-resize crash deps clean
+.PHONY: all build run test lint unit race interop e2e e2e-all fuzz bench bench-nbd bench-memory bench-drain bench-remote soak soak-resize crash deps clean
 
 all: build
 
@@ -58,6 +58,9 @@ bench-memory: ## memory for a page of a corpus of MIB MiB, beside a zram device;
 bench-drain: deps ## what unloading costs, beside fio and plain writes; what a store costs without a backend
 	$(GO) run ./deploy/drainbench
 	$(GO) test -run '^$$' -bench StoreWithoutBackend -benchtime 1x ./tier
+
+bench-remote: deps ## other hosts' memory beside nbdkit and Redis, over loopback TCP; takes the Debian package redis-server
+	$(GO) test -run '^$$' -bench Remote -benchtime 1x -timeout 15m ./deploy/remotebench
 
 soak: ## MINUTES of random requests, operators and faults, checked for linearizability
 	SOAK_MINUTES=$(or $(MINUTES),10) $(GO) test -race -count=1 -timeout 0 -run TestLinearizable ./tier
