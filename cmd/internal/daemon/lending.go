@@ -11,7 +11,6 @@ import (
 
 	"github.com/tmemd/tmemd/backends/arena"
 	"github.com/tmemd/tmemd/backends/ramster/donor"
-	"github.com/tmemd/tmemd/backends/sharedmem"
 	"github.com/tmemd/tmemd/cmd/internal/config"
 )
 
@@ -193,12 +192,4 @@ func userOf(c *net.UnixConn) (u *unix.Ucred, err error) {
 		return nil, fmt.Errorf("find out who connects: %w", err)
 	}
 	return u, nil
-}
-
-// usage is the memory that it takes.
-func (l *lending) usage() []sharedmem.Usage {
-	if l == nil {
-		return nil
-	}
-	return l.donor.Stats().Memory
 }

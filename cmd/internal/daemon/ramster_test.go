@@ -114,12 +114,9 @@ func TestTwoDonors(t *testing.T) {
 	c := i.attach()
 	must(t, c.WritePages(1, 0, 1500))
 	i.await("two copies of each page", func() bool {
-		all := i.donors()
-		return all["east"].Pages > 500 && all["east"].Pages == all["west"].Pages
+		all, n := i.donors(), east.lentPages()
+		return n > 500 && west.lentPages() == n && all["east"].Pages == n && all["west"].Pages == n
 	})
-	if n := east.lentPages(); n != i.donors()["east"].Pages || west.lentPages() != n {
-		t.Errorf("east has %d pages, west %d", n, west.lentPages())
-	}
 	must(t, c.CheckPages(1, 0, 1500))
 	if s := i.status(); s.Backends[0].Kind != "ramster" || s.Exports[0].Pages.Storage > 0 {
 		t.Errorf("status %+v", s)

@@ -38,6 +38,7 @@ func (d *Daemon) snapshot() metrics.Snapshot {
 	if server := d.server(); server != nil {
 		s.NBD = server.Stats()
 	}
+	s.Ramsters, s.Lent = countRemotes(s.Backends), d.lent.count()
 	return s
 }
 
