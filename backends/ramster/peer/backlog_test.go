@@ -91,3 +91,43 @@ func TestBacklog(t *testing.T) {
 		}
 	}
 }
+
+// Fetches that were never sent are passed over, whether one before them is under way or not.
+func TestFetchesPassedOver(t *testing.T) {
+	f := newFetches()
+	add := func(first uint64, sink Sink) { f.add(fetch{first: first, sink: sink}) }
+	next := func(want uint64) {
+		t.Helper()
+		if g := f.next(); g == nil || g.first != want {
+			t.Fatalf("to be sent is %+v, want %d", g, want)
+		}
+	}
+	oldest := func(want uint64) {
+		t.Helper()
+		if g := f.at(f.head); g.first != want {
+			t.Fatalf("the oldest is %+v, want %d", g, want)
+		}
+	}
+	b := newBasin()
+	add(1, b)
+	next(1)
+	add(2, nil)
+	add(3, nil)
+	add(4, b)
+	next(4)
+	oldest(1)
+	f.answered()
+	oldest(4)
+	f.answered()
+	add(5, nil)
+	add(6, b)
+	next(6)
+	oldest(6)
+	add(7, nil)
+	if g := f.next(); g != nil {
+		t.Fatalf("to be sent is %+v", g)
+	}
+	if f.answered(); f.head != f.tail || f.sent != f.tail {
+		t.Errorf("%d, %d, %d: something is left", f.head, f.sent, f.tail)
+	}
+}

@@ -408,7 +408,15 @@ func TestManyPools(t *testing.T) {
 		p.Flush(1, 1, 1, 1)
 		p.Destroy(9)
 		d.setRefuse(nil)
-		time.Sleep(time.Second)
+		for p.State() != Up {
+			time.Sleep(time.Millisecond)
+		}
+		synctest.Wait() // without another second's STATS, which would wake the writer
+		d.mu.Lock()
+		if n := len(d.pools); n != maxPools-1 {
+			t.Errorf("there are %d pools again", n)
+		}
+		d.mu.Unlock()
 		p.OpenPool(9, true)
 		synctest.Wait()
 		d.mu.Lock()
