@@ -75,9 +75,17 @@ func TestFull(t *testing.T) {
 func TestSecondChance(t *testing.T) {
 	pl := newPlace(t, Config{Limit: 4 << 20})
 	p := newPeer(t, pl)
+	for page := range uint64(200) {
+		p.put(t, kept, page, 1, make([]byte, 1000))
+	}
 	for page := range uint64(8000) {
 		p.put(t, dropped, page, 1, make([]byte, 1000))
 		p.get(t, dropped, page%100, 0)
+	}
+	for page := range uint64(200) { // the clock came by their pool
+		if generation, _ := p.get(t, kept, page, 0); generation != 1 {
+			t.Errorf("persistent page %d was dropped", page)
+		}
 	}
 	for page := range uint64(100) {
 		if generation, _ := p.get(t, dropped, page, 0); generation != 1 {

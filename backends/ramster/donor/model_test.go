@@ -313,6 +313,18 @@ func TestModel(t *testing.T) {
 		m.pl = makePlace(rt, dir, Config{Limit: m.limit, Capacity: 4 << 20, Clients: map[string]Grant{
 			"a": {Quota: m.owners[0].quota}, "b": {Quota: m.owners[1].quota, Weight: 2},
 		}})
+		// Also where the check ends in the middle.
+		defer func() {
+			if err := errors.Join(m.pl.donor.Close(), m.pl.folder.Close()); err != nil {
+				t.Error(err)
+			}
+			m.pl.served.Wait()
+			for _, o := range m.owners {
+				if o.peer != nil {
+					o.peer.conn.Close()
+				}
+			}
+		}()
 		for _, o := range m.owners {
 			o.pools = make(map[uint32]map[uint64]uint64)
 			m.connect(rt, o)
@@ -336,13 +348,6 @@ func TestModel(t *testing.T) {
 		d := m.pl.donor
 		if s := d.Stats(); s.UsedBytes != 0 || d.arena.Used() != 0 || d.index.Used() != 0 {
 			rt.Fatalf("without pools: %d bytes charged, %d in the arena, %d in the index", s.UsedBytes, d.arena.Used(), d.index.Used())
-		}
-		if err := errors.Join(d.Close(), m.pl.folder.Close()); err != nil {
-			rt.Fatal(err)
-		}
-		m.pl.served.Wait()
-		for _, o := range m.owners {
-			o.peer.conn.Close()
 		}
 	})
 }

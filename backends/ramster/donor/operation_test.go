@@ -194,12 +194,20 @@ func TestPools(t *testing.T) {
 	} {
 		p.must(t, wire.Gone, r, make([]byte, r.Length))
 	}
+	// Between requests nothing is under way.
+	number := func() uint32 {
+		return pl.donor.owners[ownerKey{pl.donor.clients["a"], someone.Identity}].pools[kept].number
+	}
 	p.pool(t, kept, 0) // again
 	p.put(t, kept, 1, 5, sealed(1, 5))
 	p.put(t, dropped, 1, 6, sealed(1, 6))
+	before := number()
 	p.must(t, wire.OK, wire.Request{Operation: wire.Destroy, Pool: kept}, nil)
 	p.must(t, wire.Gone, wire.Request{Operation: wire.Get, Pool: kept, Page: 1, Count: 1}, nil)
 	p.pool(t, kept, 0)
+	if now := number(); now == before || now%maxPools != before%maxPools {
+		t.Errorf("a pool in the place of another has the number %#x, and that had %#x", now, before)
+	}
 	if _, got := p.get(t, kept, 1, 0); got != nil {
 		t.Error("a page of the pool before")
 	}
