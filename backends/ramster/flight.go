@@ -35,6 +35,7 @@ type flight struct {
 	length     int          // of its data
 	generation uint64
 	places     [MaxCopies]uint8
+	turns      [MaxCopies]uint32 // see members
 	copies     int
 	blob       []byte // the sender's; dead once it was handed to the sessions
 	prepared   bool
@@ -164,7 +165,8 @@ func (f *flight) finish() (backends.Handle, bool) {
 
 // landedAt says whether a donor has the page now.
 func (f *flight) landedAt(i int) bool {
-	return f.done[i].err == nil && f.done[i].status == wire.OK && f.cache.isBelieved(f.places[i])
+	return f.done[i].err == nil && f.done[i].status == wire.OK && f.cache.isBelieved(f.places[i]) &&
+		f.turns[i] == f.cache.members.turns[f.places[i]].Load()
 }
 
 // isBelieved says whether what a place was given is there, as far as we know.

@@ -33,6 +33,9 @@ func (b *background) keep() {
 		k.findStaged()
 		for _, m := range *b.members.list.Load() {
 			m.retell()
+			if m.downFor() > b.config.Lost {
+				m.session.Abandon() // pages that were under way to it go elsewhere
+			}
 			if m.isUp() && m.debt.Swap(false) && !k.compare(m) {
 				m.debt.Store(true)
 			}

@@ -108,7 +108,7 @@ func (c *Cache) loadRemote(key backends.Key, s stub, sum uint32, dst []byte) err
 	var worst error
 	var changed <-chan struct{} // nil in the first round: nobody waits then
 	for start := time.Now(); ; {
-		asked, lost, empty := 0, 0, 0
+		asked, lost, empty := 0, 0, 0 // empty: had something else, or nothing
 		for i := range s.donors {
 			// Both get their share of the loads.
 			place := s.donors[(i+int(s.generation))%len(s.donors)]
@@ -126,7 +126,7 @@ func (c *Cache) loadRemote(key backends.Key, s stub, sum uint32, dst []byte) err
 				if err == nil {
 					return nil
 				}
-				if errors.Is(err, errEmpty) {
+				if errors.Is(err, errEmpty) || errors.Is(err, backends.ErrCorrupt) {
 					empty++
 				}
 				if worst == nil || errors.Is(err, backends.ErrCorrupt) {
@@ -138,9 +138,10 @@ func (c *Cache) loadRemote(key backends.Key, s stub, sum uint32, dst []byte) err
 		case lost == s.copies():
 			c.wakeKeeper()
 			return fmt.Errorf("%w: %w", errAllLost, backends.ErrTransient)
-		case errors.Is(worst, backends.ErrCorrupt):
-			return worst
 		case empty > 0 && empty+lost == s.copies(): // there is nobody else to wait for
+			if errors.Is(worst, backends.ErrCorrupt) {
+				return worst
+			}
 			return fmt.Errorf("%w: %w", worst, backends.ErrTransient)
 		case time.Since(start) > c.config.Patience || c.outOfReach(s):
 			if worst == nil {

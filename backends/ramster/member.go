@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/ramster/peer"
 	"github.com/tmemd/tmemd/backends/ramster/wire"
 )
@@ -58,6 +59,7 @@ type members struct {
 	at     [placeCount]atomic.Pointer[member] // who answers for a place; nil if nobody does
 	states [placeCount]atomic.Uint32          // placeState, as in the ledger
 	stubs  [placeCount]atomic.Int64           // how many stubs name the place
+	turns  [placeCount]atomic.Uint32          // how often the place was let go: what is under way to it then is not the next donor's
 }
 
 // ErrKnown is what AddDonor returns for a name or an address that is taken, and
@@ -78,10 +80,7 @@ func (c *Cache) AddDonor(d Donor) error {
 	list := *c.members.list.Load()
 	for _, m := range list {
 		if m.Donor == d && m.leaving.Load() {
-			m.leaving.Store(false)
-			c.setPlace(m.place.Load(), placeMember)
-			c.wakeKeeper()
-			return nil
+			return c.takeBack(m)
 		}
 		if m.Name == d.Name || m.Address == d.Address {
 			return fmt.Errorf("add donor %s at %s: %s is at %s: %w", d.Name, d.Address, m.Name, m.Address, ErrKnown)
@@ -100,6 +99,29 @@ func (c *Cache) AddDonor(d Donor) error {
 	}
 	list = append(slices.Clone(list), m)
 	c.members.list.Store(&list)
+	return nil
+}
+
+// takeBack makes a donor that was leaving a member again. What was given up stays given up
+// (R4): then it gets another place, and what it has is nobody's. REQUIRES: members.mu held.
+func (c *Cache) takeBack(m *member) error {
+	n := m.place.Load()
+	if placeState(c.members.states[n].Load()) == placeLost {
+		p := c.ledger.read(uint8(n))
+		p.state = placeMember
+		if n = uint32(c.ledger.take(p)); n == 0 {
+			return fmt.Errorf("add donor %s: %w", m.Name, errNoPlace)
+		}
+		m.place.Store(n)
+	}
+	c.setPlace(n, placeMember)
+	if n != 0 {
+		c.members.at[n].Store(m)
+	}
+	m.leaving.Store(false)
+	m.debt.Store(true)
+	c.changed.broadcast()
+	c.wakeKeeper()
 	return nil
 }
 
@@ -144,6 +166,9 @@ func (c *Cache) setPlace(n uint32, state placeState) {
 		return
 	}
 	c.ledger.set(uint8(n), state)
+	if state == placeFree {
+		c.members.turns[n].Add(1)
+	}
 	c.members.states[n].Store(uint32(state))
 	if state == placeFree || state == placeLost {
 		c.members.at[n].Store(nil)
@@ -243,6 +268,13 @@ func (m *member) downFor() time.Duration {
 	return time.Duration(time.Now().UnixNano() - at)
 }
 
+// flush has the donor forget versions of a page.
+func (m *member) flush(key backends.Key, generation uint64) {
+	if !m.session.Flush(key.Export, key.Page, 1, generation) {
+		m.debt.Store(true)
+	}
+}
+
 // destroy has the donor forget a pool, now or as soon as its session takes that.
 func (m *member) destroy(pool uint32) {
 	m.doomedMu.Lock()
@@ -257,11 +289,9 @@ func (m *member) destroy(pool uint32) {
 func (m *member) openPool(pool uint32) {
 	m.doomedMu.Lock()
 	defer m.doomedMu.Unlock()
-	before := len(m.doomed)
 	m.doomed = slices.DeleteFunc(m.doomed, func(other uint32) bool { return other == pool })
-	if !m.session.OpenPool(pool, false) || len(m.doomed) < before {
-		m.debt.Store(true)
-	}
+	m.session.OpenPool(pool, false) // at the latest when it comes back
+	m.debt.Store(true)
 }
 
 // retell tells the donor again what it could not be told. It returns whether all is

@@ -251,8 +251,8 @@ func (c *Cache) Invalidate(key backends.Key, handle backends.Handle) {
 // told when the keeper compares.
 func (c *Cache) flush(key backends.Key, s stub) {
 	for _, place := range s.donors {
-		if m := c.members.at[place].Load(); m != nil && !m.session.Flush(key.Export, key.Page, 1, s.generation) {
-			m.debt.Store(true)
+		if m := c.members.at[place].Load(); m != nil {
+			m.flush(key, s.generation)
 		}
 	}
 }

@@ -136,6 +136,9 @@ func (k *keeper) repairPage(e *export, key backends.Key) bool {
 		next.donors[n+i] = uint8(to.members[i].place.Load())
 	}
 	if need > 0 && !k.copyPage(key, s, o.Sum, p.sources, to) {
+		for _, m := range to.members[:to.n] { // some may have it all the same
+			m.flush(key, s.generation)
+		}
 		return true
 	}
 	vain := stub{generation: s.generation} // copies that count no more

@@ -84,6 +84,7 @@ func (s *sender) send(page staged) bool {
 	for i := range to.n {
 		m := to.members[i]
 		f.places[i], f.done[i].member = uint8(m.place.Load()), m
+		f.turns[i] = s.members.turns[f.places[i]].Load()
 	}
 	for i := range to.n {
 		if !to.members[i].session.Put(page.key.Export, page.key.Page, f.generation, f.blob, &f.done[i]) {
@@ -160,7 +161,7 @@ func (b *background) finish(f *flight) bool {
 		switch {
 		case f.landedAt(i):
 			landed++
-		case f.done[i].err == nil && (f.done[i].status == wire.Full || f.done[i].status == wire.Frozen):
+		case f.done[i].err == nil && (f.done[i].status == wire.Full || f.done[i].status == wire.Frozen || f.done[i].status == wire.Gone):
 			f.done[i].member.fullTo.Store(time.Now().Add(fullPause).UnixNano())
 		case f.done[i].err != nil && f.done[i].err != errNoRoom:
 			f.done[i].member.debt.Store(true) // it may have the page all the same
@@ -191,13 +192,12 @@ func (b *background) finish(f *flight) bool {
 // giveUp ends a flight without a stub: the donors that have the page forget it, and
 // if it is still there it is sent again.
 func (b *background) giveUp(f *flight, again bool) {
-	s := stub{generation: f.generation}
 	for i := range f.copies {
 		if f.done[i].err == nil && f.done[i].status == wire.OK {
-			s.donors[i] = f.places[i]
+			// Whatever its place means now: the member is who has it.
+			f.done[i].member.flush(f.key, f.generation)
 		}
 	}
-	b.flush(f.key, s)
 	page := f.staged
 	again = again && !b.flights.isDropped(f)
 	b.flights.end(f)
