@@ -43,7 +43,7 @@ func (n *network) connect(_ *Cache, m *member) (session, error) {
 	if d == nil {
 		return nil, errors.New("no such donor")
 	}
-	s := &fakeSession{donor: d, member: m, pools: map[uint32]bool{}}
+	s := &fakeSession{donor: d, member: m, pools: map[uint32]bool{}, wake: make(chan struct{}, 1)}
 	s.state.Store(uint32(peer.Connecting))
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.work.Go(s.run)
@@ -76,7 +76,11 @@ type fakeDonor struct {
 func (d *fakeDonor) set(change func()) {
 	d.mu.Lock()
 	change()
+	s := d.session
 	d.mu.Unlock()
+	if s != nil {
+		s.nudge()
+	}
 }
 
 // forget is a restart without its memory.
@@ -103,6 +107,7 @@ type fakeSession struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup
+	wake   chan struct{} // there is something to do
 
 	mu        sync.Mutex
 	pools     map[uint32]bool
@@ -151,12 +156,23 @@ func (s *fakeSession) run() {
 			idle = !s.answer(&s.mutations, true) && idle
 		}
 		if idle {
-			time.Sleep(50 * time.Microsecond)
+			select {
+			case <-s.wake:
+			case <-s.ctx.Done():
+			case <-time.After(time.Millisecond):
+			}
 		}
 	}
 	s.state.Store(uint32(peer.Closed))
 	s.answer(&s.fetches, false)
 	s.answer(&s.mutations, false)
+}
+
+func (s *fakeSession) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
 }
 
 func (s *fakeSession) answer(queue *[]func(bool), up bool) bool {
@@ -177,6 +193,7 @@ func (s *fakeSession) mutate(f func(up bool)) bool {
 		return false
 	}
 	s.mutations = append(s.mutations, f)
+	s.nudge()
 	return true
 }
 
@@ -268,6 +285,7 @@ func (s *fakeSession) Fetch(pool uint32, first uint64, count int, sink peer.Sink
 		}
 		sink.Ended(nil)
 	})
+	s.nudge()
 	return nil
 }
 
