@@ -161,7 +161,8 @@ func (b *background) finish(f *flight) bool {
 		switch {
 		case f.landedAt(i):
 			landed++
-		case f.done[i].err == nil && (f.done[i].status == wire.Full || f.done[i].status == wire.Frozen || f.done[i].status == wire.Gone):
+		case f.done[i].err == nil && f.done[i].status != wire.OK && !b.flights.isDropped(f):
+			// Stale and Gone make no sense here: without a pause this would go on at full speed.
 			f.done[i].member.fullTo.Store(time.Now().Add(fullPause).UnixNano())
 		case f.done[i].err != nil && f.done[i].err != errNoRoom:
 			f.done[i].member.debt.Store(true) // it may have the page all the same
