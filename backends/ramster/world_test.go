@@ -42,6 +42,7 @@ type witness struct {
 	hash     maphash.Seed
 	sealed   map[uint64]uint64 // what was put, by generation; guarded by mu
 	sessions map[uint64]string // to whom, by number; guarded by mu
+	first    map[uint64]frame  // the first put of each page; guarded by mu
 }
 
 // host is a donor's: its process comes and goes.
@@ -64,7 +65,8 @@ const donorQuota = 64 << 20
 func newWorld(t testing.TB, config Config, pages uint64, names ...string) *world {
 	t.Helper()
 	w := &world{TB: t, seed: seedOf(t), config: config, pages: pages, donors: map[string]*host{}}
-	w.witness = witness{hash: maphash.MakeSeed(), sealed: map[uint64]uint64{}, sessions: map[uint64]string{}}
+	w.witness.hash = maphash.MakeSeed()
+	w.witness.forget()
 	dir, err := os.MkdirTemp("/dev/shm", "tmemd-ramster-")
 	if err != nil {
 		t.Fatal(err)
@@ -129,6 +131,13 @@ func (w *world) addHost(name string) {
 	w.Cleanup(func() { h.kill(false); h.line.close() })
 }
 
+// forget is for an owner of another epoch.
+func (n *witness) forget() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sealed, n.sessions, n.first = map[uint64]uint64{}, map[uint64]string{}, map[uint64]frame{}
+}
+
 // see notes what a request tells of generations: none may ever stand for two
 // things, as the nonce of what is sealed is made of it.
 func (n *witness) see(t testing.TB, to string, f frame) {
@@ -147,6 +156,9 @@ func (n *witness) see(t testing.TB, to string, f frame) {
 			t.Errorf("generation %d stands for two different messages, one of page %d", r.Generation, r.Page)
 		}
 		n.sealed[r.Generation] = sum
+		if _, known := n.first[r.Page]; !known {
+			n.first[r.Page] = f
+		}
 	}
 }
 
