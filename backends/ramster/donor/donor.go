@@ -194,7 +194,7 @@ func (d *Donor) serve(conn net.Conn) {
 }
 
 // Close ends all sessions and gives the memory back, or leaves it to another process if
-// its folder is left. No call of Serve goes on.
+// its folder is left. Calls of Serve return.
 func (d *Donor) Close() error {
 	d.mu.Lock()
 	d.closed = true
