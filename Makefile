@@ -8,7 +8,7 @@ KERNELS     ?= 6.1,6.12
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
                python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev systemd
 
-.PHONY: all build run test lint unit race interop e2e e2e-all fuzz bench bench-nbd bench-memory bench-drain bench-remote soak soak-resize crash deps clean
+.PHONY: all build run test lint unit race interop e2e e2e-all fuzz bench bench-nbd bench-memory bench-drain bench-remote soak soak-resize soak-ramster crash deps clean
 
 all: build
 
@@ -67,6 +67,10 @@ soak: ## MINUTES of random requests, operators and faults, checked for lineariza
 
 soak-resize: ## 1 GiB of pool to a quarter and back under load, every byte verified
 	RESIZE_MIB=1024 $(GO) test -count=1 -timeout 15m -v -run TestResizeUnderLoad ./tier
+
+soak-ramster: ## ROUNDS (default 20) of the tests with donors that die, lie and are cut off, and MINUTES (default 5) of linearizability
+	SOAK=$(or $(ROUNDS),20) $(GO) test -race -count=1 -timeout 0 -v -run 'TestNetwork|TestStorm|TestRestart' ./backends/ramster
+	SOAK_MINUTES=$(or $(MINUTES),5) $(GO) test -race -count=1 -timeout 0 -run TestRamsterLinearizable ./tier
 
 crash: ## KILLS of a daemon under load, every page read back after each (default 1000)
 	CRASH_KILLS=$(or $(KILLS),1000) $(GO) test -count=1 -timeout 0 -v -run TestKills ./cmd/internal/crash
