@@ -106,6 +106,9 @@ func (c *Cache) Adopted() (orphans uint64, err error) {
 	if err := c.addDonors(); err != nil {
 		return uint64(freed), fmt.Errorf("take ramster over: %w", err)
 	}
+	if err := c.addLeaving(); err != nil {
+		return uint64(freed), fmt.Errorf("take ramster over: %w", err)
+	}
 	return uint64(freed), nil
 }
 

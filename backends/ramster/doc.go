@@ -99,7 +99,8 @@
 //
 // Arena and ledger outlive the process with Config.Memory in a folder. Open makes a
 // cache of them: what page maps name is adopted, staged pages are sent again, the index is
-// made anew, and donors are compared with. The key is in the ledger, locked in memory, and goes when
+// made anew, and donors are compared with: those of the list, and from the ledger those that are
+// leaving. The key is in the ledger, locked in memory, and goes when
 // the backend does.
 //
 // # What is not promised

@@ -209,6 +209,16 @@ func (l *ledger) find(party wire.Party) uint8 {
 	return 0
 }
 
+// named returns the place of the donor that is called so, 0 if there is none.
+func (l *ledger) named(d Donor) uint8 {
+	for n := 1; n < placeCount; n++ {
+		if p := l.read(uint8(n)); (p.state == placeMember || p.state == placeLeaving) && p.name == d.Name && p.address == d.Address {
+			return uint8(n)
+		}
+	}
+	return 0
+}
+
 // close gives the memory back, with the key gone, unless another process is to have
 // it.
 func (l *ledger) close() error {

@@ -71,7 +71,10 @@ var (
 
 // AddDonor makes a donor one of those that pages are sent to. It is connected to
 // in the background, for as long as it is in the list; one that is leaving is taken back.
-func (c *Cache) AddDonor(d Donor) error {
+func (c *Cache) AddDonor(d Donor) error { return c.addDonor(d, false) }
+
+// addDonor is AddDonor; or the donor is leaving from the start, for the pages that it has.
+func (c *Cache) addDonor(d Donor, leaving bool) error {
 	if d.Name == "" || len(d.Name) > MaxName || d.Address == "" || len(d.Address) > MaxAddress {
 		return fmt.Errorf("add donor %q: a name has 1 to %d bytes, an address 1 to %d", d.Name, MaxName, MaxAddress)
 	}
@@ -87,6 +90,7 @@ func (c *Cache) AddDonor(d Donor) error {
 		}
 	}
 	m := &member{Donor: d, cache: c}
+	m.leaving.Store(leaving)
 	m.downAt.Store(time.Now().UnixNano())
 	// Its goroutines may call Up before this returns; Up waits for mu.
 	s, err := c.connect(m)
@@ -94,6 +98,10 @@ func (c *Cache) AddDonor(d Donor) error {
 		return fmt.Errorf("add donor %s: %w", d.Name, err)
 	}
 	m.session = s
+	if n := c.ledger.named(d); n != 0 { // an earlier process gave it pages: they are waited for, and it is not gone before they are
+		m.place.Store(uint32(n))
+		c.members.at[n].Store(m)
+	}
 	for export := range *c.exports.Load() {
 		m.openPool(export)
 	}
@@ -301,4 +309,19 @@ func (m *member) retell() bool {
 	defer m.doomedMu.Unlock()
 	m.doomed = slices.DeleteFunc(m.doomed, m.session.Destroy)
 	return len(m.doomed) == 0
+}
+
+// addLeaving connects to the donors that were leaving when an earlier process ended: the operator names them no more, and they
+// still have pages.
+func (c *Cache) addLeaving() error {
+	for n := 1; n < placeCount; n++ {
+		p := c.ledger.read(uint8(n))
+		if p.state != placeLeaving || c.members.at[n].Load() != nil {
+			continue
+		}
+		if err := c.addDonor(Donor{p.name, p.address}, true); err != nil && !errors.Is(err, ErrKnown) {
+			return err
+		}
+	}
+	return nil
 }
