@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tmemd/tmemd/backends/arena"
 	"github.com/tmemd/tmemd/backends/ramster/donor"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/nbd"
@@ -82,6 +81,7 @@ func (p *parser) donor() {
 	if len(f.Client) == 0 {
 		p.from("donor.client", "")
 		p.blame("donor.client", "donor")
+		p.blame("donor.client", "donor.tls")
 		p.reject("donor.client", "write "+exampleOf("donor.client"), "nobody may borrow memory")
 	}
 	for i, client := range f.Client {
@@ -93,6 +93,7 @@ func (p *parser) donorListen(texts []string, d *Donor) {
 	if len(texts) == 0 {
 		p.from("donor.listen", "")
 		p.blame("donor.listen", "donor")
+		p.blame("donor.listen", "donor.tls")
 		p.reject("donor.listen", "write "+exampleOf("donor.listen"), "no address to lend memory on")
 	}
 	for i, text := range texts {
@@ -123,7 +124,7 @@ func (p *parser) donorSize(f *fileDonor, d *Donor) {
 		text = string(f.Size)
 	}
 	var err error
-	if d.Size, err = LentSize(text, p.host.RAM); err != nil {
+	if d.Size, err = BackendSize(text, p.host.RAM); err != nil {
 		p.reject("donor.size", SizeSyntax, "%v", err)
 	}
 	p.from("donor.self_sizing", "")
@@ -137,7 +138,7 @@ func (p *parser) donorSize(f *fileDonor, d *Donor) {
 		return
 	}
 	p.from("donor.min_size", "")
-	d.MinSize, err = LentSize(string(f.MinSize), p.host.RAM)
+	d.MinSize, err = BackendSize(string(f.MinSize), p.host.RAM)
 	switch {
 	case err != nil:
 		p.reject("donor.min_size", SizeSyntax, "%v", err)
@@ -145,15 +146,6 @@ func (p *parser) donorSize(f *fileDonor, d *Donor) {
 		p.reject("donor.min_size", "set min_size to less, or size to more", "%s is more than size, %s",
 			cli.Bytes(uint64(d.MinSize)), cli.Bytes(uint64(d.Size)))
 	}
-}
-
-// LentSize is how much memory is lent, in bytes, on a machine with that much RAM.
-func LentSize(text string, ram int64) (int64, error) {
-	size, err := BackendSize(text, ram)
-	if err == nil && size < arena.ChunkSize {
-		err = fmt.Errorf("%q is too small to be lent, which takes %s or more", text, cli.Bytes(arena.ChunkSize))
-	}
-	return size, err
 }
 
 func (p *parser) donorClient(key string, f fileClient, d *Donor) {

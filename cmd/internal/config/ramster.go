@@ -30,6 +30,7 @@ const (
 
 	minRamsterSize = 1 << 20
 	maxRamsterSize = 64 << 40
+	defaultStaging = 64 << 20
 	stubBytes      = 40 // of memory here for each page that others have
 )
 
@@ -39,8 +40,14 @@ func RamsterSettings() Settings[Ramster] { return ramsterSettings }
 // A table: nothing changes it. Durations and copies of 0 are ramster's own defaults.
 var ramsterSettings = Settings[Ramster]{
 	kind: ramster.Kind, size: "size", fresh: func() Ramster { return Ramster{} },
-	of:    func(b *Backend) *Ramster { return &b.Ramster },
-	bytes: func(c Ramster) int64 { return c.Staging + c.Pages*stubBytes },
+	of: func(b *Backend) *Ramster { return &b.Ramster },
+	bytes: func(c Ramster) int64 {
+		staging := c.Staging
+		if staging == 0 {
+			staging = defaultStaging
+		}
+		return staging + c.Pages*stubBytes
+	},
 	list: []setting[Ramster]{
 		{"size", "64GiB", "the page data that other hosts may have, at most; this one keeps 1 % of it to know where",
 			func(c *Ramster, text string, ram int64) *cli.Error {

@@ -39,7 +39,7 @@ func (s service) SetLent(settings admin.LentSettings) (admin.Lent, error) {
 		return s.Lent()
 	}
 	if settings.Size != "" {
-		size, err := config.LentSize(settings.Size, s.d.options.RAM)
+		size, err := config.BackendSize(settings.Size, s.d.options.RAM)
 		if err == nil {
 			err = l.donor.SetLimit(size)
 		}
