@@ -104,6 +104,56 @@ func TestTakenBack(t *testing.T) {
 	}
 }
 
+// TestNameTakenAnew: pages are written again and again while their first version is on its
+// way, so that a later version has the name which that one had here. What lands then is not
+// it (R5).
+func TestNameTakenAnew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, patientConfig(), 64, "a", "b")
+	for _, h := range w.donors {
+		h.set(&weather{away: true})
+	}
+	names := map[uint64]backends.Handle{}
+	put := func(page, version uint64) {
+		if _, err := w.host.Write(key(page), backendtest.Page(backendtest.Structured, version<<32|page)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for page := range w.pages {
+		put(page, 1)
+		names[page], _ = w.host.Held(key(page))
+	}
+	w.await("pages to be on their way", func() (bool, string) {
+		for _, d := range w.cache.Donors() {
+			if d.Session.Waiting < int(w.pages) {
+				return false, fmt.Sprint(d.Session.Waiting)
+			}
+		}
+		return true, ""
+	})
+	same := 0
+	for page := range w.pages {
+		for version := uint64(2); version < 8; version++ {
+			put(page, version)
+			if name, _ := w.host.Held(key(page)); name == names[page] {
+				same++
+				break
+			}
+		}
+	}
+	if same == 0 {
+		t.Fatal("no page has the name of its first version again")
+	}
+	for _, h := range w.donors {
+		h.set(&weather{})
+	}
+	w.settle(2)
+	if err := w.host.Check(1); err != nil {
+		t.Error(err)
+	}
+	w.end()
+}
+
 // TestLiarAndLate: of two donors one lies, and the other one is late: the load waits for
 // the truth.
 func TestLiarAndLate(t *testing.T) {
