@@ -6,7 +6,8 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 KERNELS     ?= 6.1,6.12
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
-               python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev systemd
+               python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev systemd \
+               iproute2
 
 .PHONY: all build run test lint unit race interop e2e e2e-all fuzz bench bench-nbd bench-memory bench-drain bench-remote soak soak-resize soak-ramster crash deps clean
 
@@ -37,7 +38,7 @@ race: deps ## unit, model and conformance tests under the race detector
 interop: deps build ## NBD clients that others wrote, faults on real file systems, systemd on its units
 	$(GO) test -tags interop -count=1 -timeout 15m -v ./deploy/interop ./deploy/systemd
 
-e2e: deps build ## stock Debian kernels, 6.1 and 6.12, swap through tmemd in a VM; two runs take turns with the kernels
+e2e: deps build ## stock Debian kernels, 6.1 and 6.12, swap through tmemd in a VM; three runs take turns with the kernels; one takes root
 	TMEMD_VM_KERNEL=$(KERNELS) $(GO) test -tags e2e -count=1 -timeout 20m -v ./deploy/vm
 
 e2e-all: deps build ## the same, every run on each kernel
