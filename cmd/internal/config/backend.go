@@ -109,8 +109,13 @@ func (p *parser) settings(key string, entry fileBackend, b *Backend) {
 // donorsOf checks that donors may be reached as the file says.
 func (p *parser) donorsOf(key string, entry fileBackend, b *Backend) {
 	t := p.config.Ramster
-	for i := range entry.Donors {
-		if wrong := t.CheckDonors(b.Ramster.Donors[i : i+1]); wrong != nil {
+	for i, text := range entry.Donors {
+		var list []ramster.Donor
+		wrong := addDonors(&list, text)
+		if wrong == nil {
+			wrong = t.CheckDonors(list)
+		}
+		if wrong != nil {
 			p.reject(key+".donors"+index(i), wrong.Hint, "%s", wrong.Problem)
 		}
 	}

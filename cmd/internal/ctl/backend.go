@@ -53,9 +53,7 @@ func (t *tool) backendLoad() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return t.show(b, func(w io.Writer) {
-					fmt.Fprintf(w, "loaded %s: it takes new pages, in up to %s of memory\n", b.Name, cli.Bytes(b.LimitBytes))
-				})
+				return t.show(b, func(w io.Writer) { printLoaded(w, b) })
 			})
 		},
 		ValidArgsFunction: t.complete(func(s admin.Status) []string { return s.Kinds }),
@@ -64,6 +62,16 @@ func (t *tool) backendLoad() *cobra.Command {
 	command.Flags().StringVar(&request.Size, "size", "", sizeUsage)
 	command.Flags().StringArrayVar(&set, "set", nil, setUsage)
 	return command
+}
+
+func printLoaded(w io.Writer, b admin.Backend) {
+	for _, s := range b.Settings {
+		if b.Kind == "ramster" && s.Key == "size" {
+			fmt.Fprintf(w, "loaded %s: other hosts get new pages, up to %s of them (tmemctl donor list)\n", b.Name, s.Value)
+			return
+		}
+	}
+	fmt.Fprintf(w, "loaded %s: it takes new pages, in up to %s of memory\n", b.Name, cli.Bytes(b.LimitBytes))
 }
 
 const (
