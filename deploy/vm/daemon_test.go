@@ -138,14 +138,9 @@ func startDaemon(ctx context.Context, t *testing.T, size string, flags ...string
 // end of the test, unless stop ended it before.
 func newDaemon(t *testing.T, bin, name string) *daemon {
 	t.Helper()
-	memory, err := os.MkdirTemp("/dev/shm", "tmemd-vm-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(memory) })
 	d := &daemon{
 		t: t, program: filepath.Join(bin, "tmemd"), ctl: filepath.Join(bin, "tmemctl"), stateDir: t.TempDir(),
-		memory: filepath.Join(memory, "pages"), log: &console{limit: 64 << 10},
+		memory: filepath.Join(memoryFolder(t), "pages"), log: &console{limit: 64 << 10},
 	}
 	t.Cleanup(func() {
 		if d.command != nil {

@@ -50,7 +50,7 @@
 //	V3  The host acts only at points that the guest has confirmed; no step depends on how fast anything is.
 //	V4  Nothing outlives a run but the kernel cache: QEMU and tmemd end with the test, even with one that is killed.
 //	V5  The same kernel, tools and guest program give the same initramfs, byte for byte.
-//	V6  Networks of two runs at once have nothing in common, and what a killed run left is removed by the next.
+//	V6  Two runs at once have no network and no memory in common, and what a killed run left of these is removed by the next.
 //
 // # Life of a machine
 //
