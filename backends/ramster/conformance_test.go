@@ -21,6 +21,8 @@ func TestConformance(t *testing.T) {
 // TestHosted is with one: pages go to donors.
 func TestHosted(t *testing.T) {
 	backendtest.RunHosted(t, func(t *testing.T) backends.Backend {
-		return newTest(t, testConfig("a", "b", "c"), newNetwork("a", "b", "c"))
+		config := testConfig("a", "b", "c")
+		config.Pages, config.Staging = 2048, MinStaging // full soon: compressing takes most of the time
+		return newTest(t, config, newNetwork("a", "b", "c"))
 	})
 }

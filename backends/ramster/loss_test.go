@@ -176,7 +176,7 @@ func TestNoGarbage(t *testing.T) {
 	w.write(1)
 	w.settle(2)
 	n := uint64(0)
-	if got := testing.AllocsPerRun(2000, func() {
+	if got := testing.AllocsPerRun(500, func() {
 		if _, err := w.host.Write(key(n*37%w.pages), pages[n%64]); err != nil {
 			t.Fatal(err)
 		}
@@ -193,7 +193,7 @@ func TestNoGarbage(t *testing.T) {
 	dst := make([]byte, backends.PageSize)
 	for name, step := range map[string]uint64{"anywhere": 37, "in sequence": 1} {
 		before := w.cache.Remote().AheadHits
-		if got := testing.AllocsPerRun(2000, func() {
+		if got := testing.AllocsPerRun(500, func() {
 			page := n * step % w.pages
 			n++
 			if !remote[page] {

@@ -154,6 +154,39 @@ func TestNameTakenAnew(t *testing.T) {
 	w.end()
 }
 
+// TestTrimmedInFlight: pages are dropped while they are on their way. Donors do not keep them.
+func TestTrimmedInFlight(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, patientConfig(), 64, "a", "b")
+	for _, h := range w.donors {
+		h.set(&weather{away: true})
+	}
+	w.write(1)
+	w.await("pages to be on their way", func() (bool, string) {
+		waiting := w.cache.Donors()[0].Session.Waiting
+		return waiting > 40, fmt.Sprint(waiting)
+	})
+	for page := range w.pages {
+		w.host.Trim(key(page))
+	}
+	for _, h := range w.donors {
+		h.set(&weather{})
+	}
+	w.await("donors to have had them", func() (bool, string) {
+		for _, d := range w.cache.Donors() {
+			if d.Session.Puts[wire.OK] == 0 || d.Session.Waiting > 0 {
+				return false, d.Name
+			}
+		}
+		return true, ""
+	})
+	w.settle(2)
+	if pages := w.cache.Remote().Pages; pages != 0 {
+		t.Errorf("%d pages are left", pages)
+	}
+	w.end()
+}
+
 // TestLiarAndLate: of two donors one lies, and the other one is late: the load waits for
 // the truth.
 func TestLiarAndLate(t *testing.T) {
