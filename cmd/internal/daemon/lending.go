@@ -4,8 +4,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,8 +19,10 @@ import (
 
 // lending is the memory that this host lends.
 type lending struct {
-	donor *donor.Donor
+	donor *donor.Donor     // immutable after Open, as is bound
 	bound []config.Address // where it is lent
+
+	complained atomic.Int64 // when a client was last said to be refused, in Unix seconds
 }
 
 // lentName is how the names of memory files begin that are lent. They stay when the
@@ -146,7 +151,7 @@ func (d *Daemon) identifyOwner(conn net.Conn) (names []string, err error) {
 	switch c := conn.(type) {
 	case *tls.Conn:
 		if err := c.Handshake(); err != nil {
-			d.log.Warn("refused a client of lent memory", "client", conn.RemoteAddr().String(), "error", err)
+			d.lent.complain(d.log, "refused a client of lent memory", "client", conn.RemoteAddr().String(), "error", err)
 			return nil, fmt.Errorf("shake hands over TLS: %w", err)
 		}
 		leaf := c.ConnectionState().PeerCertificates[0] // verified
@@ -175,9 +180,17 @@ func (d *Daemon) identifyOwner(conn net.Conn) (names []string, err error) {
 		names = []string{"ip:" + host}
 	}
 	if !d.config.Donor.Admits(names) {
-		d.log.Warn("refused a client of lent memory: no [[donor.client]] has one of its names", "client", conn.RemoteAddr().String(), "names", names)
+		d.lent.complain(d.log, "refused a client of lent memory: no [[donor.client]] has one of its names", "client", conn.RemoteAddr().String(), "names", names)
 	}
 	return names, nil
+}
+
+// complain logs, once a second at most: strangers must not fill the disk.
+func (l *lending) complain(log *slog.Logger, message string, args ...any) {
+	now := time.Now().Unix()
+	if l.complained.Swap(now) != now {
+		log.Warn(message, args...)
+	}
 }
 
 // userOf asks the kernel who is at the other end.

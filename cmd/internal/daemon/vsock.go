@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -115,8 +116,9 @@ func awaitConnected(ctx context.Context, f *os.File) error {
 
 // vsockListener accepts connections.
 type vsockListener struct {
-	file *os.File
-	at   vsockAddress
+	file   *os.File     // immutable
+	at     vsockAddress // immutable
+	closed atomic.Bool
 }
 
 var _ net.Listener = (*vsockListener)(nil)
@@ -138,7 +140,7 @@ func listenVsock(a config.Address) (net.Listener, error) {
 		}
 		return fail(err)
 	}
-	return &vsockListener{os.NewFile(uintptr(fd), "vsock listener"), vsockAddress{cid, port}}, nil
+	return &vsockListener{file: os.NewFile(uintptr(fd), "vsock listener"), at: vsockAddress{cid, port}}, nil
 }
 
 // Accept implements net.Listener.
@@ -152,17 +154,22 @@ func (l *vsockListener) Accept() (net.Conn, error) {
 		fd, _, failed = unix.Accept4(int(listening), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		return !errors.Is(failed, unix.EAGAIN)
 	})
-	if errors.Is(err, os.ErrClosed) {
-		err = net.ErrClosed
-	}
-	if err = errors.Join(err, os.NewSyscallError("accept", failed)); err != nil {
+	switch {
+	case err != nil && l.closed.Load(): // package os has an error of its own for it
+		return nil, net.ErrClosed
+	case err != nil:
 		return nil, err
+	case failed != nil:
+		return nil, os.NewSyscallError("accept", failed)
 	}
 	return newVsockConn(fd), nil
 }
 
 // Close implements net.Listener.
-func (l *vsockListener) Close() error { return l.file.Close() }
+func (l *vsockListener) Close() error {
+	l.closed.Store(true)
+	return l.file.Close()
+}
 
 // Addr implements net.Listener.
 func (l *vsockListener) Addr() net.Addr { return l.at }
