@@ -12,7 +12,7 @@ import (
 )
 
 // otherHostsPages are verified after each event, at least.
-const otherHostsPages = 1500
+const otherHostsPages = 1000
 
 // cutFor is how long hosts are out of reach: longer than it takes to make another copy of a page, or to send a request again, and not
 // so long that a load gives up.
