@@ -143,13 +143,20 @@ func (l encryptedListener) Accept() (net.Conn, error) {
 	}
 	c := peerConfig(keys)
 	c.ClientCAs, c.ClientAuth = keys.ClientCAs, tls.RequireAndVerifyClientCert
-	return tls.Server(conn, c), nil
+	return &abrupt{tls.Server(conn, c)}, nil
 }
+
+// abrupt is a connection that is closed without a good-bye, which takes seconds if the
+// other side does not read: the next session of an owner waits for the end of this one.
+type abrupt struct{ *tls.Conn }
+
+// Close implements net.Conn.
+func (c *abrupt) Close() error { return c.NetConn().Close() }
 
 // identifyOwner is donor's Config.Identify: the names are those of [[donor.client]].
 func (d *Daemon) identifyOwner(conn net.Conn) (names []string, err error) {
 	switch c := conn.(type) {
-	case *tls.Conn:
+	case *abrupt:
 		if err := c.Handshake(); err != nil {
 			d.lent.complain(d.log, "refused a client of lent memory", "client", conn.RemoteAddr().String(), "error", err)
 			return nil, fmt.Errorf("shake hands over TLS: %w", err)
