@@ -220,7 +220,7 @@ func TestLiarAndLate(t *testing.T) {
 func TestSecondExport(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, wireConfig(), 100, "a", "b")
-	s := &survivors{world: w, stop: make(chan struct{})}
+	s := &survivors{world: w}
 	if err := w.host.Open(2, 100); err != nil {
 		t.Fatal(err)
 	}

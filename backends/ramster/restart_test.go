@@ -10,6 +10,7 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/backendtest"
+	"github.com/tmemd/tmemd/backends/ramster/wire"
 )
 
 // survivors are clients that know what they wrote, for the process after this one.
@@ -59,11 +60,58 @@ func (s *survivors) run(i uint64, random *rand.Rand) {
 	}
 }
 
+// rest ends the clients.
+func (s *survivors) rest() {
+	if s.stop != nil {
+		close(s.stop)
+		s.all.Wait()
+		s.stop = nil
+	}
+}
+
+// fly writes pages that are on their way when the owner dies: donors have got them, or
+// not, and nobody has said so.
+func (s *survivors) fly(random *rand.Rand) {
+	s.Helper()
+	s.rest()
+	s.settle(2)
+	for _, h := range s.donors {
+		h.set(&weather{away: true})
+	}
+	before := s.arrived()
+	for range 50 {
+		page, seed := random.Uint64N(s.pages), 1+random.Uint64N(1<<40)
+		data := make([]byte, backends.PageSize)
+		backendtest.FillMixed(data, seed)
+		if _, err := s.host.Write(key(page), data); err != nil {
+			s.Fatal(err)
+		}
+		s.content[page].Store(seed)
+	}
+	s.await("pages to be on their way", func() (bool, string) {
+		return s.cache.Remote().Sent > 0 && s.cache.Remote().Staged > 0 &&
+			s.cache.Donors()[0].Session.Waiting+s.cache.Donors()[1].Session.Waiting+s.cache.Donors()[2].Session.Waiting > 0, ""
+	})
+	if random.IntN(2) == 0 { // some arrive; none is answered before the end
+		for _, h := range s.donors {
+			h.set(&weather{alter: func(wire.Request, *frame) ([]frame, bool) { return nil, false }})
+		}
+		s.await("some to arrive", func() (bool, string) { return s.arrived() > before, "" })
+	}
+}
+
+// arrived is how many pages donors have taken.
+func (w *world) arrived() (puts uint64) {
+	for _, h := range w.donors {
+		puts += h.donor.Stats().Requests[wire.Put][wire.OK]
+	}
+	return puts
+}
+
 // die ends the owner as SIGKILL does, and returns which pages it had under which handles.
 func (s *survivors) die() map[uint64]backends.Handle {
 	s.Helper()
-	close(s.stop)
-	s.all.Wait()
+	s.rest()
 	for _, h := range s.donors { // what is under way stays there
 		h.set(&weather{away: true})
 		h.cut()
@@ -147,6 +195,8 @@ func TestRestart(t *testing.T) {
 		dies := random.IntN(3) == 0
 		if dies {
 			victim.kill(true)
+		} else if random.IntN(2) == 0 {
+			s.fly(random)
 		}
 		held := s.die()
 		if dies {
