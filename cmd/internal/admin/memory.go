@@ -11,7 +11,7 @@ type Donor struct {
 	Name    string `json:"name"`
 	Address string `json:"address"`
 	State   string `json:"state"`            // connecting, up, open (out of reach) or refused; gone in the answer to its removal
-	Reason  string `json:"reason,omitempty"` // why it is refused
+	Reason  string `json:"reason,omitempty"` // why it is refused, or could not be connected to
 	Leaving bool   `json:"leaving,omitempty"`
 	Frozen  bool   `json:"frozen,omitempty"` // it takes nothing just now
 

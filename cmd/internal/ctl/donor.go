@@ -55,7 +55,7 @@ func printDonors(w io.Writer, list []admin.Donor) {
 	table(w, rows)
 	for _, d := range list {
 		if d.Reason != "" {
-			fmt.Fprintf(w, "%s is %s: %s\n", d.Name, d.State, d.Reason)
+			fmt.Fprintf(w, "%s is %s: %s\n", d.Name, donorState(d), d.Reason)
 		}
 		if d.WantedBytes > 0 {
 			fmt.Fprintf(w, "%s wants %s back\n", d.Name, cli.Bytes(d.WantedBytes))

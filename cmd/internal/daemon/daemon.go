@@ -91,6 +91,7 @@ type Daemon struct {
 	nbdKeys, ramsterKeys, donorKeys certificates
 
 	reloading sync.Mutex    // one reload at a time
+	unreached sync.Map      // by address of a donor: why it was not connected to the last time
 	look      chan struct{} // asks for a look at who donors are; immutable after Open
 	lent      *lending      // memory that is lent; nil if none is; immutable after Open
 

@@ -17,9 +17,20 @@ import (
 // unanswered is how long a host may leave what was sent to it without a receipt.
 const unanswered = 20 * time.Second
 
-// dialDonor connects to a donor, and is sure of who is there: over TCP by its
-// certificate, else by the address, which is this machine's or its hypervisor's.
+// dialDonor connects to a donor, and notes why it could not.
 func (d *Daemon) dialDonor(ctx context.Context, address string) (net.Conn, error) {
+	conn, err := d.dial(ctx, address)
+	if err != nil {
+		d.unreached.Store(address, err.Error())
+	} else {
+		d.unreached.Delete(address)
+	}
+	return conn, err
+}
+
+// dial connects to a donor, and is sure of who is there: over TCP by its certificate, else
+// by the address, which is this machine's or its hypervisor's.
+func (d *Daemon) dial(ctx context.Context, address string) (net.Conn, error) {
 	a, err := config.ParseDonorAddress(address)
 	if err != nil {
 		return nil, err

@@ -136,7 +136,11 @@ func (s service) Donors() []admin.Donor {
 			continue
 		}
 		for _, donor := range r.Donors() {
-			shown = append(shown, showDonor(b.Name, donor))
+			d := showDonor(b.Name, donor)
+			if why, unreached := s.d.unreached.Load(d.Address); unreached && d.Reason == "" && d.State != "up" {
+				d.Reason = why.(string)
+			}
+			shown = append(shown, d)
 		}
 	}
 	return shown

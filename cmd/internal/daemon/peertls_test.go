@@ -3,6 +3,8 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"net"
@@ -138,6 +140,20 @@ func TestStrangers(t *testing.T) {
 	if donor.lentPages() != 0 || donor.lent().Denied < 3 {
 		t.Errorf("lent: %+v", donor.lent())
 	}
+	donor.stop()
+}
+
+// TestWrongName: a donor that is not who its address says is not used, and the list
+// says why.
+func TestWrongName(t *testing.T) {
+	files, authority := peers(t)
+	tlstest.WriteFiles(t, files, "donor", authority.Issue(t, &x509.Certificate{Subject: pkix.Name{CommonName: "east"}, DNSNames: []string{"east"}}))
+	donor, address := startTCPDonor(t, files, "32MiB")
+	i := startOwner(t, files, "host1", address)
+	i.await("a reason", func() bool {
+		return strings.HasPrefix(i.donors()["east"].Reason, "shake hands over TLS: tls: failed to verify certificate: ")
+	})
+	i.stop()
 	donor.stop()
 }
 
