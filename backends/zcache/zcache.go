@@ -11,6 +11,7 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/arena"
+	"github.com/tmemd/tmemd/backends/samefilled"
 )
 
 // Kind is what [Cache.Kind] returns.
@@ -148,9 +149,9 @@ func (c *Cache) Store(key backends.Key, data []byte) (backends.Handle, backends.
 	if !(*c.exports.Load())[key.Export] {
 		return 0, c.count(backends.RefusedUnmanaged), nil
 	}
-	if value, ok := sameFilled(data); ok {
+	if value, ok := samefilled.Of(data); ok {
 		c.same.Add(1)
-		return sameFilledHandle(key, value), c.count(backends.Accepted), nil
+		return samefilled.Handle(key, value), c.count(backends.Accepted), nil
 	}
 	if c.isFull() {
 		return 0, c.count(backends.RefusedFull), nil
@@ -243,12 +244,12 @@ func (c *Cache) Load(key backends.Key, handle backends.Handle, dst []byte) error
 
 // load returns what is wrong with the copy, or "".
 func (c *Cache) load(key backends.Key, handle backends.Handle, dst []byte) string {
-	if isSameFilled(handle) {
-		value, ok := sameFilledValue(key, handle)
+	if samefilled.Is(handle) {
+		value, ok := samefilled.Value(key, handle)
 		if !ok {
 			return "handle does not belong to this page"
 		}
-		fill(dst, value)
+		samefilled.Fill(dst, value)
 		return ""
 	}
 	object, ok := c.arena.Get(arena.Ref(handle))
@@ -272,7 +273,7 @@ func (c *Cache) load(key backends.Key, handle backends.Handle, dst []byte) strin
 
 // Invalidate forgets the page.
 func (c *Cache) Invalidate(_ backends.Key, handle backends.Handle) {
-	if isSameFilled(handle) {
+	if samefilled.Is(handle) {
 		c.same.Add(-1)
 		return
 	}

@@ -14,6 +14,7 @@ var packages = map[string]string{
 	"apt-get":            "apt",
 	"busybox":            "busybox-static",
 	"dpkg-deb":           "dpkg",
+	"ip":                 "iproute2",
 	"ldd":                "libc-bin",
 	"mkswap":             "util-linux",
 	"nbd-client":         "nbd-client",

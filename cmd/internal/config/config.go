@@ -30,6 +30,9 @@ type Config struct {
 	Exports       []Export
 	Backends      []Backend
 	NBD           NBD
+	Ramster       PeerTLS // of backends that are other hosts' memory
+	Donor         *Donor  // nil: no memory is lent
+	DonorOnly     bool    // nothing is served but memory: there are no exports, and no backends
 
 	Protect protect.Mode // for swap of this host
 	Touch   bool         // take page maps' and backends' memory at the start
@@ -62,9 +65,11 @@ type Export struct {
 type Backend struct {
 	Kind string
 	Name string
-	Size int64 // bytes
 
-	Zcache zcache.Config // of one of that kind; its Limit is Size
+	Memory int64 // of this host that it may take, in bytes
+
+	Zcache  zcache.Config // of one of that kind
+	Ramster Ramster       // of one of that kind
 }
 
 // Host is what the defaults depend on.
