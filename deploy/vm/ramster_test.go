@@ -156,7 +156,7 @@ func (l *loan) removed() {
 // was killed and has lost its memory asks its administrator first.)
 func (l *loan) forgotten() {
 	repaired := l.metric("repaired_copies_total")
-	l.donors[2].stop()
+	l.donors[2].kill()
 	l.donors[2].forget()
 	l.donors[2].start(l.ctx)
 	l.until("its pages are there again", func() bool {

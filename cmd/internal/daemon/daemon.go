@@ -216,6 +216,9 @@ func (d *Daemon) plan() (p plan, last state.State, err error) {
 	case err != nil:
 		return plan{}, last, err
 	}
+	if _, missing := os.Stat(last.Memory); found && !hasExports(last) && errors.Is(missing, os.ErrNotExist) {
+		last.Memory = "" // what was lent is gone with it, and nothing else was there
+	}
 	p, err = makePlan(d.config, last, found, d.options.BootID)
 	if err == nil {
 		err = p.complete(last, d.config)
