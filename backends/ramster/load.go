@@ -105,13 +105,12 @@ func (c *Cache) loadRemote(key backends.Key, s stub, sum uint32, dst []byte) err
 		c.counts.aheadHits.Add(1)
 		return nil
 	}
+	donors := s.inTurn(c.turn.Add(1) / turnLoads)
 	var worst error
 	var changed <-chan struct{} // nil in the first round: nobody waits then
 	for start := time.Now(); ; {
 		asked, lost, empty := 0, 0, 0 // empty: had something else, or nothing
-		for i := range s.donors {
-			// Both get their share of the loads.
-			place := s.donors[(i+int(s.generation))%len(s.donors)]
+		for _, place := range donors {
 			switch m := c.members.at[place].Load(); {
 			case place == 0:
 			case !c.isBelieved(place):
@@ -162,6 +161,24 @@ func (c *Cache) loadRemote(key backends.Key, s stub, sum uint32, dst []byte) err
 		timer.Stop()
 		changed = c.changed.wait()
 	}
+}
+
+// turnLoads is how many loads in a row go to one of the donors that have their pages, so
+// that requests travel together; over time all get their share.
+const turnLoads = 64
+
+// inTurn is the donors of a page in the order in which they are asked: the same for all
+// pages with the same donors, until it is another one's turn.
+func (s stub) inTurn(turn uint64) [MaxCopies]uint8 {
+	const odd = 0x9e3779b97f4a7c15
+	rank := func(place uint8) uint64 { return (turn<<8 | uint64(place)) * odd }
+	order := s.donors
+	for i := 1; i < len(order); i++ {
+		for j := i; j > 0 && rank(order[j]) < rank(order[j-1]); j-- {
+			order[j], order[j-1] = order[j-1], order[j]
+		}
+	}
+	return order
 }
 
 // retryPause is how long a load waits for something to change before it asks again.

@@ -53,6 +53,7 @@ type Cache struct {
 	flights     flights
 	encoders    chan *encoder // idle ones
 	waiters     sync.Pool     // *waiter
+	turn        atomic.Uint64 // counts loads from donors
 	ahead       *readAhead
 	home        home
 

@@ -21,6 +21,7 @@ import (
 	"github.com/tmemd/tmemd/backends/ramster"
 	"github.com/tmemd/tmemd/backends/ramster/donor"
 	"github.com/tmemd/tmemd/deploy/bench/client"
+	"github.com/tmemd/tmemd/nbd/tlsstream"
 	"github.com/tmemd/tmemd/nbd/tlstest"
 )
 
@@ -43,10 +44,11 @@ func donate() {
 	d, err := donor.New(donor.Config{
 		Identity: [16]byte([]byte(fmt.Sprintf("%16d", os.Getpid()))), Limit: 1 << 30, Clients: map[string]donor.Grant{"owner": {Quota: 1 << 30}},
 		Identify: func(c net.Conn) ([]string, error) {
-			s := c.(*tls.Conn)
+			s := c.(*tlsstream.Stream)
 			if err := s.Handshake(); err != nil {
 				return nil, err
 			}
+			s.Batch()
 			return []string{s.ConnectionState().PeerCertificates[0].Subject.CommonName}, nil
 		},
 	})
@@ -62,13 +64,42 @@ func donate() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		listener.Close()
 	}()
-	_ = d.Serve(tls.NewListener(listener, &tls.Config{
+	_ = d.Serve(encrypted{listener, &tls.Config{
 		Certificates: []tls.Certificate{certificate}, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert,
 		MinVersion: tls.VersionTLS13, DynamicRecordSizingDisabled: true,
-	}))
+	}})
 	if err := d.Close(); err != nil {
 		panic(err)
 	}
+}
+
+// encrypted is a listener as the daemon has it.
+type encrypted struct {
+	net.Listener
+	config *tls.Config
+}
+
+// Accept implements net.Listener.
+func (l encrypted) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return tlsstream.Server(conn, l.config), nil
+}
+
+// dialEncrypted connects as the daemon does.
+func dialEncrypted(ctx context.Context, address string, config *tls.Config) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	s := tlsstream.Client(conn, config)
+	if err := s.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	s.Batch()
+	return s, nil
 }
 
 // remote is ramster with donors in processes of their own.
@@ -93,7 +124,7 @@ func newRamster(b *testing.B, copies int, source client.Pages) contender {
 	config := ramster.Config{
 		Copies: copies, Deadline: 5 * time.Second,
 		Dial: func(ctx context.Context, address string) (net.Conn, error) {
-			return (&tls.Dialer{Config: dialer}).DialContext(ctx, "tcp", address)
+			return dialEncrypted(ctx, address, dialer)
 		},
 	}
 	for n := range 2 {

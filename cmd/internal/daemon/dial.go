@@ -12,6 +12,7 @@ import (
 
 	"github.com/tmemd/tmemd/cmd/internal/config"
 	"github.com/tmemd/tmemd/nbd"
+	"github.com/tmemd/tmemd/nbd/tlsstream"
 )
 
 // unanswered is how long a host may leave what was sent to it without a receipt.
@@ -56,10 +57,11 @@ func (d *Daemon) dial(ctx context.Context, address string) (net.Conn, error) {
 	}
 	c := peerConfig(keys)
 	c.RootCAs, c.ServerName = keys.ClientCAs, host
-	encrypted := tls.Client(conn, c)
+	encrypted := tlsstream.Client(conn, c)
 	if err := encrypted.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("shake hands over TLS: %w", err), conn.Close())
 	}
+	encrypted.Batch()
 	return encrypted, nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/tmemd/tmemd/backends/arena"
 	"github.com/tmemd/tmemd/backends/ramster/donor"
 	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/nbd/tlsstream"
 )
 
 // lending is the memory that this host lends.
@@ -143,12 +144,12 @@ func (l encryptedListener) Accept() (net.Conn, error) {
 	}
 	c := peerConfig(keys)
 	c.ClientCAs, c.ClientAuth = keys.ClientCAs, tls.RequireAndVerifyClientCert
-	return &abrupt{tls.Server(conn, c)}, nil
+	return &abrupt{tlsstream.Server(conn, c)}, nil
 }
 
 // abrupt is a connection that is closed without a good-bye, which takes seconds if the
 // other side does not read: the next session of an owner waits for the end of this one.
-type abrupt struct{ *tls.Conn }
+type abrupt struct{ *tlsstream.Stream }
 
 // Close implements net.Conn.
 func (c *abrupt) Close() error { return c.NetConn().Close() }
@@ -161,6 +162,7 @@ func (d *Daemon) identifyOwner(conn net.Conn) (names []string, err error) {
 			d.lent.complain(d.log, "refused a client of lent memory", "client", conn.RemoteAddr().String(), "error", err)
 			return nil, fmt.Errorf("shake hands over TLS: %w", err)
 		}
+		c.Batch()
 		leaf := c.ConnectionState().PeerCertificates[0] // verified
 		if leaf.Subject.CommonName != "" {
 			names = append(names, "cert:"+leaf.Subject.CommonName)
