@@ -329,7 +329,7 @@ func TestStagingBound(t *testing.T) {
 					}
 				}
 			}
-			o.write(0, testPages, 1)
+			o.write(0, testPages/2, 1)
 			stats := o.Stats()
 			if stats.Refused[backends.RefusedFull] == 0 {
 				t.Error("nothing was refused")

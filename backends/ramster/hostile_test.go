@@ -156,7 +156,7 @@ func (l lie) apply(w *world) func(wire.Request, *frame) ([]frame, bool) {
 	}
 }
 
-const liePages = 240
+const liePages = 150
 
 // TestOneLies has one donor of three lie, in every way: it is found out, no load
 // fails, and no byte is wrong.

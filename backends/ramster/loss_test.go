@@ -158,7 +158,7 @@ func TestNoGarbage(t *testing.T) {
 	config.Deadline = 10 * time.Second
 	w := newWorld(t, config, 512, "a", "b")
 	for _, h := range w.donors { // the test's own messages are garbage
-		h.direct = true
+		h.direct.Store(true)
 		h.cut()
 	}
 	w.await("sessions without the test between them", func() (bool, string) {

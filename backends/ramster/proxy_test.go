@@ -98,7 +98,7 @@ type line struct {
 	testing.TB
 	name    string
 	now     atomic.Pointer[weather]
-	direct  bool                // connections have no test between them
+	direct  atomic.Bool         // connections have no test between them
 	connect func(net.Conn) bool // gives the donor a connection; false if it is not there
 	saw     func(frame)         // each request of the owner's; may be nil
 	count   [faultKinds]atomic.Int64
@@ -156,7 +156,7 @@ func (l *line) dial(context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.direct {
+	if l.direct.Load() {
 		if !l.connect(toOwner) {
 			return nil, errors.Join(errAway, ours.Close(), toOwner.Close())
 		}
