@@ -13,6 +13,8 @@ const (
 	aheadSlots   = 512 // pages that were read ahead, and are not loaded yet
 	aheadStreams = 8   // clients, or parts of one, that read in sequence
 	aheadLeast   = 8   // pages that a stream begins with
+	aheadGap     = 4   // pages that a stream may jump over: several workers serve one client
+	aheadAfter   = 2   // pages that have to follow one: loads at random do so by chance
 	aheadMost    = wire.MaxRun
 )
 
@@ -46,11 +48,12 @@ type aheadSlot struct {
 
 // stream is a sequence of loads.
 type stream struct {
-	export uint32
-	next   uint64 // the page that continues it
-	until  uint64 // pages before this one were asked for
-	window uint64
-	used   uint64 // clock of the last use
+	export   uint32
+	next     uint64 // the page that continues it
+	followed int    // pages that continued it
+	until    uint64 // pages before this one were asked for
+	window   uint64
+	used     uint64 // clock of the last use
 }
 
 func newReadAhead() (*readAhead, error) {
@@ -127,14 +130,13 @@ func (a *readAhead) next(key backends.Key) (first, last uint64) {
 	oldest := 0
 	for i := range a.streams {
 		s := &a.streams[i]
-		// A little out of turn is in sequence too: several workers serve one client.
-		if s.used != 0 && s.export == key.Export && key.Page+aheadLeast > s.next && key.Page < s.next+aheadLeast {
+		if s.used != 0 && s.export == key.Export && key.Page+aheadGap >= s.next && key.Page < s.next+aheadGap {
 			if key.Page < s.next {
-				return 0, 0
+				return 0, 0 // out of turn
 			}
 			s.used, s.next = a.clock, key.Page+1
-			if s.until > key.Page+s.window/2 {
-				return 0, 0 // enough is on its way
+			if s.followed++; s.followed < aheadAfter || s.until > key.Page+s.window/2 {
+				return 0, 0 // by chance, or enough is on its way
 			}
 			s.window = min(max(2*s.window, aheadLeast), aheadMost)
 			first = max(s.until, key.Page)

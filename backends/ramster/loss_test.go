@@ -205,8 +205,9 @@ func TestNoGarbage(t *testing.T) {
 		}); got != 0 {
 			t.Errorf("a load, %s, allocates %v times", name, got)
 		}
-		if ahead := w.cache.Remote().AheadHits > before; ahead != (step == 1) {
-			t.Errorf("%s: read ahead %v", name, ahead)
+		// Pages anywhere may follow each other by chance.
+		if step == 1 && w.cache.Remote().AheadHits == before {
+			t.Errorf("%s: nothing was read ahead", name)
 		}
 	}
 	w.end()
