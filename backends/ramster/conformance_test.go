@@ -1,6 +1,7 @@
 package ramster
 
 import (
+	"flag"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -9,7 +10,15 @@ import (
 	"github.com/tmemd/tmemd/backends/backendtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Those that run side by side wait, most of the time: more of them than there are
+	// processors.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // TestConformance is without a host: pages stay in the staging area.
 func TestConformance(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -141,10 +142,15 @@ var rules = []lie{
 	}, brokeRules},
 }
 
-// apply makes what [weather.alter] is: the lie instead of what is right.
-func (l lie) apply(w *world) func(wire.Request, *frame) ([]frame, bool) {
+// apply makes what [weather.alter] is: the lie instead of what is right. One that ends
+// the connection is told once, as each end makes the owner wait longer before it tries again.
+func (l lie) apply(w *world, once bool) func(wire.Request, *frame) ([]frame, bool) {
+	var told atomic.Bool
 	return func(asked wire.Request, f *frame) (more []frame, keep bool) {
 		if f.reply.Operation != l.operation || f.reply.Status != wire.OK {
+			return nil, true
+		}
+		if told.Swap(true) && once {
 			return nil, true
 		}
 		more = l.change(w, asked, f)
@@ -161,7 +167,7 @@ const liePages = 150
 // TestOneLies has one donor of three lie, in every way: it is found out, no load
 // fails, and no byte is wrong.
 func TestOneLies(t *testing.T) {
-	for _, kind := range [][]lie{content, rules} {
+	for i, kind := range [][]lie{content, rules} {
 		for _, l := range kind {
 			t.Run(l.operation.String()+" "+l.name, func(t *testing.T) {
 				t.Parallel()
@@ -171,7 +177,7 @@ func TestOneLies(t *testing.T) {
 				w.write(2)
 				w.settle(2)
 				a := w.donors["a"]
-				a.set(&weather{alter: l.apply(w)})
+				a.set(&weather{alter: l.apply(w, i == 1)})
 				status := func() DonorStatus { return w.cache.Donors()[0] }
 				was := status().Session.Sessions
 				if l.operation != wire.Get && l.operation != wire.Put {
@@ -229,7 +235,7 @@ func TestAllLie(t *testing.T) {
 	w.settle(2)
 	for _, h := range w.donors {
 		h.set(&weather{alter: func(asked wire.Request, f *frame) ([]frame, bool) {
-			return content[2+f.reply.Page%7].apply(w)(asked, f)
+			return content[2+f.reply.Page%7].apply(w, false)(asked, f)
 		}})
 	}
 	failed, dst := int64(0), make([]byte, backends.PageSize)
