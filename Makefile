@@ -6,9 +6,10 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 KERNELS     ?= 6.1,6.12
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
-               python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev systemd
+               python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev systemd \
+               iproute2
 
-.PHONY: all build run test lint unit race interop e2e e2e-all fuzz bench bench-nbd bench-memory bench-drain soak soak-resize crash deps clean
+.PHONY: all build run test lint unit race interop e2e e2e-all fuzz bench bench-nbd bench-memory bench-drain bench-remote soak soak-resize soak-ramster crash deps clean
 
 all: build
 
@@ -37,7 +38,7 @@ race: deps ## unit, model and conformance tests under the race detector
 interop: deps build ## NBD clients that others wrote, faults on real file systems, systemd on its units
 	$(GO) test -tags interop -count=1 -timeout 15m -v ./deploy/interop ./deploy/systemd
 
-e2e: deps build ## stock Debian kernels, 6.1 and 6.12, swap through tmemd in a VM; two runs take turns with the kernels
+e2e: deps build ## stock Debian kernels, 6.1 and 6.12, swap through tmemd in a VM; three runs take turns with the kernels; one takes root
 	TMEMD_VM_KERNEL=$(KERNELS) $(GO) test -tags e2e -count=1 -timeout 20m -v ./deploy/vm
 
 e2e-all: deps build ## the same, every run on each kernel
@@ -59,11 +60,18 @@ bench-drain: deps ## what unloading costs, beside fio and plain writes; what a s
 	$(GO) run ./deploy/drainbench
 	$(GO) test -run '^$$' -bench StoreWithoutBackend -benchtime 1x ./tier
 
+bench-remote: deps ## other hosts' memory beside nbdkit and Redis, over loopback TCP; takes the Debian package redis-server
+	$(GO) test -run '^$$' -bench Remote -benchtime 1x -timeout 15m ./deploy/remotebench
+
 soak: ## MINUTES of random requests, operators and faults, checked for linearizability
 	SOAK_MINUTES=$(or $(MINUTES),10) $(GO) test -race -count=1 -timeout 0 -run TestLinearizable ./tier
 
 soak-resize: ## 1 GiB of pool to a quarter and back under load, every byte verified
 	RESIZE_MIB=1024 $(GO) test -count=1 -timeout 15m -v -run TestResizeUnderLoad ./tier
+
+soak-ramster: ## ROUNDS (default 20) of the tests with donors that die, lie and are cut off, and MINUTES (default 5) of linearizability
+	SOAK=$(or $(ROUNDS),20) $(GO) test -race -count=1 -timeout 0 -v -run 'TestNetwork|TestStorm|TestRestart' ./backends/ramster
+	SOAK_MINUTES=$(or $(MINUTES),5) $(GO) test -race -count=1 -timeout 0 -run TestRamsterLinearizable ./tier
 
 crash: ## KILLS of a daemon under load, every page read back after each (default 1000)
 	CRASH_KILLS=$(or $(KILLS),1000) $(GO) test -count=1 -timeout 0 -v -run TestKills ./cmd/internal/crash

@@ -307,6 +307,7 @@ type Examination struct {
 	Backends                  map[string]int64 // pages that words say backends have
 	Missing                   []uint64         // pages that their backend does not have
 	Damaged                   []uint64         // pages that their backend has and cannot deliver
+	Elsewhere                 int64            // pages that only another host could deliver, which is not asked before Resume
 }
 
 // Examine loads every page that the area's backends have. REQUIRES: a takeover
@@ -322,7 +323,11 @@ func (a *Area) Examine() Examination {
 			if _, missing := slices.BinarySearchFunc(e.Missing, n, cmp.Compare[uint64]); !held || missing {
 				continue
 			}
-			if a.fs.slots[index].Load().backend.Load(backends.Key{Export: a.id, Page: n}, w.handle(), page) != nil {
+			err := a.fs.slots[index].Load().backend.Load(backends.Key{Export: a.id, Page: n}, w.handle(), page)
+			switch {
+			case errors.Is(err, backends.ErrTransient):
+				e.Elsewhere++
+			case err != nil:
 				e.Damaged = append(e.Damaged, n)
 			}
 		}

@@ -442,6 +442,35 @@ func TestTakeoverRefused(t *testing.T) {
 	}
 }
 
+// away is a survivor whose pages nobody can be asked for just now.
+type away struct{ *survivor }
+
+func (away) Load(backends.Key, backends.Handle, []byte) error {
+	return fmt.Errorf("not yet: %w", backends.ErrTransient)
+}
+
+// TestExamineElsewhere: pages that cannot be looked at are neither well nor damaged.
+func TestExamineElsewhere(t *testing.T) {
+	w, first, second := populated(t)
+	second.pages = map[backends.Handle]legacyPage{}
+	w.die()
+	w.restore()
+	a, err := w.area(1, 3000, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range w.f.slots {
+		if s := w.f.slots[i].Load(); s != nil && s.name == "first" {
+			s.backend = away{s.backend.(*survivor)}
+		}
+	}
+	x := a.Examine()
+	if x.Elsewhere != 50 || len(x.Damaged) != 0 || len(x.Missing) != 150 || len(first.pages) == 0 {
+		t.Errorf("examined: %+v", x)
+	}
+	w.die()
+}
+
 // TestRecordRefused: what cannot be recorded is not loaded.
 func TestRecordRefused(t *testing.T) {
 	w, _, _ := populated(t)

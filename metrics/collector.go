@@ -25,7 +25,7 @@ func NewCollector(take func() Snapshot) *Collector { return &Collector{take: tak
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range descriptions {
+	for _, d := range slices.Concat(descriptions, memoryDescriptions) {
 		out <- d
 	}
 }
@@ -46,6 +46,12 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, b := range s.Backends {
 		e.backend(b)
+	}
+	for _, r := range s.Ramsters {
+		e.ramster(r)
+	}
+	if s.Lent != nil {
+		e.lent(*s.Lent)
 	}
 	e.nbd(s.NBD)
 	for _, u := range s.MemoryByPurpose() {

@@ -9,8 +9,9 @@
 //
 //	C1  One scrape takes one snapshot.
 //	C2  There is no global registry: two daemons in one process do not meet.
-//	C3  Labels are bounded: exports, backends, commands, and reasons and purposes
-//	    that are constants of the program. Nothing that a client sends is a label.
+//	C3  Labels are bounded: exports, backends, donors and clients that the
+//	    configuration or the operator names, commands, and reasons and purposes that
+//	    are constants of the program. Nothing that a client sends is a label.
 //
 // Names and meanings are an interface: testdata/metrics.txt shows all of them.
 //

@@ -11,6 +11,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +105,20 @@ func someSnapshot() Snapshot {
 			Panics:  1,
 		},
 		Memory: []sharedmem.Usage{{Purpose: "page map", Mapped: 1, Resident: 1}},
+		Ramsters: []Ramster{{
+			Backend: "others", Staged: 4096, Pages: 500, Lost: 2, Sent: 510, SentAgain: 3, Repaired: 4, Orphans: 6, ReadAhead: 70, AheadHits: 60, SecondCopy: 7,
+			LoadsWaited: 8, Evicted: 9,
+			Donors: []RamsterDonor{
+				{Name: "east", Up: true, Pages: 500, Free: 1 << 20, Latency: 250 * time.Microsecond, Sessions: 1, Sent: 2000000, Received: 1000000},
+				{Name: "west", Pages: 499, Wanted: 8192, Latency: time.Millisecond, Missed: 11, Rejected: 12, Missing: 13, Sessions: 14, Failures: 15, Sent: 16, Received: 17},
+			},
+		}},
+		Lent: &Lent{
+			Held: 3 << 20, Limit: 4 << 20, Max: 8 << 20, Frozen: true, Sessions: 2, Denied: 3, Unidentified: 4, Dropped: 5, Corrupt: 6,
+			Clients:  []LentClient{{Name: "cert:host1", Persistent: 700, Ephemeral: 80, Used: 2 << 20, Quota: 5 << 20, Wanted: 1 << 16}, {Name: "uid:0"}},
+			Requests: []LentRequests{{"put", "ok", 780}, {"put", "full", 9}, {"get", "ok", 90}},
+			Memory:   []sharedmem.Usage{{Purpose: "donor's arena", Mapped: 8 << 20, Resident: 3 << 20}},
+		},
 	}
 }
 
@@ -159,7 +174,7 @@ func TestEverythingDescribed(t *testing.T) {
 	for m := range out {
 		used[m.Desc()] = true
 	}
-	for _, d := range descriptions {
+	for _, d := range slices.Concat(descriptions, memoryDescriptions) {
 		if !used[d] {
 			t.Errorf("no metric for %s", d)
 		}
@@ -179,6 +194,7 @@ func TestMemoryByPurpose(t *testing.T) {
 		"drain buffer":     {2097152, 2097152},
 		"nbd connections":  {131072, 131072},
 		"nbd buffer pool":  {262144, 262144},
+		"donor's arena":    {8 << 20, 3 << 20},
 	}
 	all := someSnapshot().MemoryByPurpose()
 	for _, u := range all {

@@ -16,6 +16,8 @@ type Snapshot struct {
 	Backends []frontswap.BackendStatus
 	NBD      nbd.Stats
 	Memory   []sharedmem.Usage // memory that neither exports nor backends report
+	Ramsters []Ramster         // of Backends, those that are other hosts' memory
+	Lent     *Lent             // nil if no memory is lent
 
 	Protection map[string]bool // by measure: whether the daemon has it, for swap of its own host
 }
@@ -68,6 +70,9 @@ func (s Snapshot) MemoryByPurpose() []sharedmem.Usage {
 	// The server does not ask the system what it took: this is the most.
 	add(sharedmem.Usage{Purpose: "nbd connections", Mapped: buffers.Connections, Resident: buffers.Connections})
 	add(sharedmem.Usage{Purpose: "nbd buffer pool", Mapped: buffers.Pool, Resident: buffers.Pool})
+	if s.Lent != nil {
+		add(s.Lent.Memory...)
+	}
 	add(s.Memory...)
 	return all
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tmemd/tmemd/nbd/tlsstream"
 )
 
 // Sizes of a connection's own buffers, in bytes.
@@ -49,20 +51,20 @@ var errBroken = errors.New("replies cannot be sent")
 // connection is one client, from accept to close. Its goroutine (run) owns all
 // fields without a remark.
 type connection struct {
-	server      *Server      // immutable
-	transport   net.Conn     // immutable; what is not the connection's goroutine or writer uses this
-	socket      net.Conn     // transport, or tls: set by startTLS, then immutable
-	tls         *tlsStream   // nil if not encrypted; set by startTLS, then immutable
-	encrypted   bool         // tls is there; written by noteTLS under server.mu, then immutable
-	certificate []string     // names of the client; like encrypted
-	id          uint64       // immutable
-	opened      time.Time    // immutable
-	remote      string       // immutable
-	credentials *Credentials // immutable
-	export      *export      // written by attach under server.mu, then immutable
-	share       int64        // immutable, bytes of the pool that it may hold
-	framing     framing      // immutable after the handshake
-	contexts    contexts     // immutable after the handshake; what BLOCK_STATUS tells
+	server      *Server           // immutable
+	transport   net.Conn          // immutable; what is not the connection's goroutine or writer uses this
+	socket      net.Conn          // transport, or tls: set by startTLS, then immutable
+	tls         *tlsstream.Stream // nil if not encrypted; set by startTLS, then immutable
+	encrypted   bool              // tls is there; written by noteTLS under server.mu, then immutable
+	certificate []string          // names of the client; like encrypted
+	id          uint64            // immutable
+	opened      time.Time         // immutable
+	remote      string            // immutable
+	credentials *Credentials      // immutable
+	export      *export           // written by attach under server.mu, then immutable
+	share       int64             // immutable, bytes of the pool that it may hold
+	framing     framing           // immutable after the handshake
+	contexts    contexts          // immutable after the handshake; what BLOCK_STATUS tells
 
 	session session       // guarded by server.mu
 	gone    chan struct{} // closed when nothing of it is left
@@ -169,7 +171,7 @@ func (c *connection) handshake() error {
 		c.contexts = h.chosen
 	}
 	if c.tls != nil {
-		c.tls.batch()
+		c.tls.Batch()
 	}
 	c.setDeadline(time.Time{})
 	return nil
@@ -188,7 +190,7 @@ func (c *connection) setDeadline(deadline time.Time) {
 // writePieces writes what several buffers hold. REQUIRES: writing held.
 func (c *connection) writePieces(pieces *net.Buffers) error {
 	if c.tls != nil {
-		return c.tls.writePieces(*pieces)
+		return c.tls.WritePieces(*pieces)
 	}
 	_, err := pieces.WriteTo(c.socket)
 	return err

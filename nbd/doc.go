@@ -61,7 +61,7 @@
 // export names either. crypto/tls has no pre-shared keys, so there are none here.
 //
 // Of TLS crypto/tls does the protocol, and this package the batches: see
-// tlsStream. The mode Required spares Unix sockets.
+// package tlsstream. The mode Required spares Unix sockets.
 //
 // # Invariants
 //
@@ -96,11 +96,11 @@
 //	                          other than closing a socket or setting its deadline.
 //	bufferPool.mu             never held over a system call.
 //	connection.writing        held over socket writes.
-//	recordSocket.mu           held over the socket writes of an encrypted connection.
+//	tlsstream's lock          held over the socket writes of an encrypted connection.
 //	limitedLog.mu
 //
 // None is taken while another is held, but limitedLog's under Server.mu and
-// recordSocket's under connection.writing (with crypto/tls' own between).
+// tlsstream's under connection.writing (with crypto/tls' own between).
 //
 // # Not promised
 //

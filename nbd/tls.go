@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"github.com/tmemd/tmemd/nbd/tlsstream"
 )
 
 // TLSMode says whether connections are encrypted.
@@ -40,14 +42,6 @@ type TLSKeys struct {
 	// client authentication. Nil asks clients for nothing.
 	ClientCAs *x509.CertPool
 }
-
-// maxTLSHandshake bounds what a client may send until its TLS handshake is
-// done, in bytes. crypto/tls itself would take 64 KiB of ClientHello and 256 KiB
-// of certificates from anybody. A chain of three certificates takes 6 KiB, or 20
-// with the largest post-quantum signatures.
-const maxTLSHandshake = 32 << 10
-
-var errTLSHandshakeTooLong = fmt.Errorf("the client sent more than %d bytes of TLS handshake", maxTLSHandshake)
 
 func (t TLS) check() error {
 	switch {
@@ -119,12 +113,10 @@ func (h *handshake) startTLS() error {
 	if err := h.send(); err != nil {
 		return err
 	}
-	records := &recordSocket{Conn: c.transport, allowance: maxTLSHandshake}
-	stream := &tlsStream{Conn: tls.Server(records, h.server.config.TLS.Keys().config()), records: records}
+	stream := tlsstream.Server(c.transport, h.server.config.TLS.Keys().config())
 	if err := stream.Handshake(); err != nil {
 		return tlsFailed(err)
 	}
-	records.allowance = unlimited
 	c.tls, c.socket = stream, stream
 	certificates := certificateNames(stream.ConnectionState())
 	h.server.noteTLS(c, certificates)

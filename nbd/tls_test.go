@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tmemd/tmemd/nbd/tlsstream"
 	"github.com/tmemd/tmemd/nbd/tlstest"
 )
 
@@ -355,7 +356,7 @@ func (s *testServer) pipeClient(t *testing.T) *testClient {
 	return c
 }
 
-// Nobody who has not shown that he may is read more than maxTLSHandshake from.
+// Nobody who has not shown that he may is read more than tlsstream.MaxHandshake from.
 func TestTLSHandshakeBytes(t *testing.T) {
 	authority := tlstest.NewAuthority(t, "tmemd test")
 	for _, test := range []struct {
@@ -385,8 +386,8 @@ func TestTLSHandshakeBytes(t *testing.T) {
 			if err == nil {
 				t.Error("the server took it all")
 			}
-			if n < maxTLSHandshake/2 || n > maxTLSHandshake {
-				t.Errorf("it took %d bytes, the limit is %d", n, maxTLSHandshake)
+			if n < tlsstream.MaxHandshake/2 || n > tlsstream.MaxHandshake {
+				t.Errorf("it took %d bytes, the limit is %d", n, tlsstream.MaxHandshake)
 			}
 			eventually(t, "the connection is gone", func() bool { return s.Stats().Connections.Now == 0 })
 			if got := s.Stats().HandshakeFailures; got[failedTLS] != 1 {
@@ -423,7 +424,7 @@ func TestTLSHandshakeMemory(t *testing.T) {
 		Exports:       []Export{{Name: "swap", Device: newMemoryDevice(4096)}},
 		MaxHandshakes: strangers, HandshakeTimeout: time.Minute,
 	})
-	hello := helloRecords()[:maxTLSHandshake-1]
+	hello := helloRecords()[:tlsstream.MaxHandshake-1]
 	inUse := func() uint64 {
 		var m runtime.MemStats
 		runtime.GC()

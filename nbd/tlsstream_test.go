@@ -11,12 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tmemd/tmemd/nbd/tlsstream"
 	"github.com/tmemd/tmemd/nbd/tlstest"
 )
 
-// streamPair is a tlsStream with its batches on, and the client at its other
+// streamPair is a stream with its batches on, and the client at its other
 // end. sockets count what either side asks of the system.
-func streamPair(t *testing.T) (stream *tlsStream, client *tls.Conn, server, other *countingConn) {
+func streamPair(t *testing.T) (stream *tlsstream.Stream, client *tls.Conn, server, other *countingConn) {
 	t.Helper()
 	authority := tlstest.NewAuthority(t, "tmemd test")
 	a, b := socketPair(t)
@@ -28,8 +29,7 @@ func streamPair(t *testing.T) (stream *tlsStream, client *tls.Conn, server, othe
 		}
 	}
 	keys := &TLSKeys{Certificate: authority.Server(t)}
-	records := &recordSocket{Conn: server, allowance: maxTLSHandshake}
-	stream = &tlsStream{Conn: tls.Server(records, keys.config()), records: records}
+	stream = tlsstream.Server(server, keys.config())
 	client = tls.Client(other, trusting(authority))
 	var handshakes sync.WaitGroup
 	handshakes.Go(func() {
@@ -41,8 +41,7 @@ func streamPair(t *testing.T) (stream *tlsStream, client *tls.Conn, server, othe
 		t.Fatal(err)
 	}
 	handshakes.Wait()
-	records.allowance = unlimited
-	stream.batch()
+	stream.Batch()
 	server.reads.Store(0)
 	server.writes.Store(0)
 	return stream, client, server, other
@@ -161,10 +160,10 @@ func TestTLSStreamWritesBatches(t *testing.T) {
 			for at := 0; at < 32<<10; at += 16 + 4096 - 16 {
 				pieces = append(pieces, data[at:at+16], data[at+16:at+4096])
 			}
-			return stream.writePieces(pieces)
+			return stream.WritePieces(pieces)
 		}, 1},
-		{"large pieces", func() error { return stream.writePieces(net.Buffers{data[:16], data[16:]}) }, 5},
-		{"nothing", func() error { return stream.writePieces(nil) }, 0},
+		{"large pieces", func() error { return stream.WritePieces(net.Buffers{data[:16], data[16:]}) }, 5},
+		{"nothing", func() error { return stream.WritePieces(nil) }, 0},
 	} {
 		server.writes.Store(0)
 		before := server.written.Load()

@@ -103,8 +103,11 @@ type history struct {
 // whatever operators do to its backends and however they and storage fail. One
 // round by default; SOAK_MINUTES for more. The seed of a round that fails is
 // printed; it decides what is done, not how it is scheduled.
-func TestLinearizable(t *testing.T) {
-	rounds, until := 4, time.Time{}
+func TestLinearizable(t *testing.T) { soak(t, 4, linearizableRound) }
+
+// soak does rounds, or as many as SOAK_MINUTES have time for.
+func soak(t *testing.T, rounds int, round func(t *testing.T, seed uint64) bool) {
+	until := time.Time{}
 	if minutes, err := strconv.ParseFloat(os.Getenv("SOAK_MINUTES"), 64); err == nil {
 		rounds, until = 1<<30, time.Now().Add(time.Duration(minutes*float64(time.Minute)))
 	}
@@ -112,9 +115,9 @@ func TestLinearizable(t *testing.T) {
 	if s, err := strconv.ParseUint(os.Getenv("SEED"), 10, 64); err == nil {
 		seed = s
 	}
-	for round := 0; round < rounds && (until.IsZero() || time.Now().Before(until)); round++ {
-		if !linearizableRound(t, seed+uint64(round)) {
-			t.Fatalf("not linearizable: SEED=%d", seed+uint64(round))
+	for n := 0; n < rounds && (until.IsZero() || time.Now().Before(until)); n++ {
+		if !round(t, seed+uint64(n)) {
+			t.Fatalf("not linearizable: SEED=%d", seed+uint64(n))
 		}
 	}
 }
@@ -159,11 +162,16 @@ func linearizableRound(t *testing.T, seed uint64) bool {
 			t.Errorf("backend misused: %v", err)
 		}
 	}
+	return h.linearizable()
+}
+
+// linearizable says whether every register was one.
+func (h *history) linearizable() bool {
 	model := halfPage.ToModel()
 	for _, ops := range h.ops {
 		if !porcupine.CheckOperations(model, ops) {
 			for _, op := range ops {
-				t.Logf("%9d–%9d client %d: %s", op.Call, op.Return, op.ClientId, op.Input)
+				h.t.Logf("%9d–%9d client %d: %s", op.Call, op.Return, op.ClientId, op.Input)
 			}
 			return false
 		}
@@ -203,7 +211,7 @@ func (h *history) request(client int, random *rand.Rand) {
 		_, err = h.d.WriteAt(data[n:], off+int64(n))
 	}
 	end := time.Since(h.start).Nanoseconds()
-	if err != nil && !errors.Is(err, unix.EIO) && !errors.Is(err, errInjected) && !errors.Is(err, backends.ErrCorrupt) {
+	if err != nil && !errors.Is(err, unix.EIO) && !errors.Is(err, errInjected) && !errors.Is(err, backends.ErrCorrupt) && !errors.Is(err, backends.ErrTransient) {
 		h.t.Errorf("a request failed with an error that nobody injected: %v", err)
 	}
 	h.mu.Lock()

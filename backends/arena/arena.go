@@ -12,8 +12,9 @@ import (
 const (
 	// ChunkSize is the unit in which memory is taken from the system, in bytes.
 	ChunkSize = 64 << 10
-	// MaxData is the length of the largest object, in bytes: a whole page.
-	MaxData = 4096
+	// MaxData is the length of the largest object, in bytes: a whole page, and what
+	// sealing one and the version of one add. The classes are those of a bare page.
+	MaxData = 4096 + 64 + 16
 	// MaxPages bounds Object.Page, and MaxCodec Object.Codec.
 	MaxPages = 1 << pageBits
 	MaxCodec = 1<<codecBits - 1

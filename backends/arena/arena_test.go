@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"testing"
 )
@@ -385,4 +386,28 @@ func empty(t testing.TB, a *Arena) {
 		t.Fatalf("after all was freed: %+v", s)
 	}
 	consistent(t, a)
+}
+
+// TestClassesStay: what an earlier version left in a folder is read by the number of
+// its class, so numbers and sizes stay as they were when a page was the longest
+// object. The bytes that a larger object needs were unused in the last class.
+func TestClassesStay(t *testing.T) {
+	a := newArena(t, 1<<20)
+	if last := &a.classes[len(a.classes)-1]; len(a.classes) != 76 || last.size != 4352 || last.slots != 15 || last.least != 4096 {
+		t.Errorf("%d classes, the last %d bytes, %d slots, above %d", len(a.classes), last.size, last.slots, last.least)
+	}
+	digest := crc32.NewIEEE()
+	for i := range a.classes {
+		fmt.Fprintln(digest, a.classes[i].number, a.classes[i].size, a.classes[i].slots)
+	}
+	const before = 0x85e5ec5c
+	if digest.Sum32() != before {
+		t.Errorf("classes have the digest %#x, and had %#x", digest.Sum32(), before)
+	}
+	for _, length := range []int{1, 16, 17, 1584, 4080, 4081, 4096, MaxData} {
+		ref := mustPut(t, a, object(uint64(length), length))
+		if _, c, _, _ := a.locate(ref); c.size != a.SlotSize(length) || c.size < int64(length+headerSize) {
+			t.Errorf("an object of %d bytes is in a slot of %d, SlotSize says %d", length, c.size, a.SlotSize(length))
+		}
+	}
 }

@@ -82,6 +82,11 @@ func (a *Arena) classOfObject(o Object) *class {
 	return &a.classes[number]
 }
 
+// SlotSize is the bytes of memory that an object with so much data takes, 1 to MaxData.
+func (a *Arena) SlotSize(length int) int64 {
+	return a.classes[a.classFor[(headerSize+length+RefUnit-1)/RefUnit]].size
+}
+
 // fits says whether data of the length belongs in this class and no other.
 func (c *class) fits(length int64) bool {
 	size := length + headerSize

@@ -1,8 +1,9 @@
 // Package arena keeps variable-sized objects, compressed pages, in one shared
 // memory file, with 16 bytes of overhead each.
 //
-// Backends that hold page data in local memory call it (zcache). It does not
-// compress, and knows no more of an object than the header it writes.
+// Backends that hold page data in local memory call it (zcache, ramster and its
+// donor). It does not compress, and knows no more of an object than the header it
+// writes.
 //
 // The region is cut into chunks of 64 KiB. A chunk belongs to one size class
 // at a time and is an array of slots of that size; there is a class for each
@@ -19,7 +20,8 @@
 //
 // A [Ref] is a slot's address divided by 32, so 40 bits name a slot in 32 TiB.
 //
-// A whole page, not compressed, takes 1/15 of a chunk: 6.7 % more than itself.
+// A whole page, not compressed, takes 1/15 of a chunk: 6.7 % more than itself. So
+// does one that is sealed for another host.
 //
 // # States of a slot
 //

@@ -124,6 +124,14 @@ func (a *Arena) Claim(ref Ref, export uint32, page uint64) (Object, bool) {
 // Unclaimed counts the live objects that nobody claimed, but for droppable ones.
 // REQUIRES: between Open and Settle.
 func (a *Arena) Unclaimed() (n int64) {
+	a.Left(func(Ref, Object) { n++ })
+	return n
+}
+
+// Left calls visit for each live object that nobody claimed so far, in no order: for
+// those whose names of objects went with the process.
+// REQUIRES: between Open and Settle; visit may Claim.
+func (a *Arena) Left(visit func(Ref, Object)) {
 	for chunk := range a.chunks {
 		c := a.classOf(chunk)
 		if c == nil || c.droppable || a.survey.resident[chunk] == 0 {
@@ -131,13 +139,12 @@ func (a *Arena) Unclaimed() (n int64) {
 		}
 		for slot := range c.slots {
 			offset := int64(chunk)*ChunkSize + slot*c.size
-			_, live := a.survey.read(a, chunk, offset, c)
+			o, live := a.survey.read(a, chunk, offset, c)
 			if word, mask := a.survey.bit(chunk, slot); live && *word&mask == 0 {
-				n++
+				visit(Ref(offset/RefUnit), o)
 			}
 		}
 	}
-	return n
 }
 
 // Settle ends what Open began: objects that were not claimed are freed, everything

@@ -58,7 +58,20 @@ func reopen(t fatalf, at Place, limit int64, names map[Ref]Object) (a *Arena, fr
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
+	left := make(map[Ref]bool)
+	a.Left(func(ref Ref, o Object) {
+		if left[ref] {
+			t.Fatalf("Left shows %#x twice", uint64(ref))
+		}
+		if want, ok := names[ref]; ok && !same(o, want) {
+			t.Fatalf("Left shows %#x as %+v, want %+v", uint64(ref), o, want)
+		}
+		left[ref] = true
+	})
 	for ref, o := range names {
+		if !left[ref] {
+			t.Fatalf("Left does not show %#x", uint64(ref))
+		}
 		got, ok := a.Claim(ref, o.Export, o.Page)
 		if !ok || !same(got, o) {
 			t.Fatalf("Claim(%#x) = %+v, %v, want %+v", uint64(ref), got, ok, o)
@@ -71,6 +84,9 @@ func reopen(t fatalf, at Place, limit int64, names map[Ref]Object) (a *Arena, fr
 		}
 	}
 	orphans := a.Unclaimed()
+	if orphans != int64(len(left)-len(names)) {
+		t.Fatalf("%d of %d objects are not claimed, %d were", orphans, len(left), len(names))
+	}
 	freed, err = a.Settle()
 	if err != nil {
 		t.Fatalf("Settle: %v", err)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/arena"
+	"github.com/tmemd/tmemd/backends/samefilled"
 )
 
 // Open opens a cache that an earlier process left in Config.Memory, however it
@@ -35,8 +36,8 @@ type adopting struct {
 // Adopt implements [backends.Backend]. What the object holds is not looked at: the
 // checksum of the page says so at each Load.
 func (c *Cache) Adopt(key backends.Key, handle backends.Handle) bool {
-	if isSameFilled(handle) {
-		if _, ok := sameFilledValue(key, handle); !ok {
+	if samefilled.Is(handle) {
+		if _, ok := samefilled.Value(key, handle); !ok {
 			return false
 		}
 		c.same.Add(1)

@@ -145,6 +145,9 @@ func (w *behindWorker) compressBehind(s staged) bool {
 	if !ok || was.Export != s.key.Export || was.Page != s.key.Page || Codec(was.Codec) != Raw || was.Flags&flagSettled != 0 {
 		return true // gone, or dealt with
 	}
+	if len(was.Data) != backends.PageSize {
+		return true // damaged: Load says so
+	}
 	codec, data := w.encode(&w.compressor, w.config.Load().Codec, was.Data)
 	if data == nil {
 		// Acknowledged, and more than refused cannot be done about it now: it stays

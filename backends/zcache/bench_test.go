@@ -21,6 +21,7 @@ import (
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/arena"
 	"github.com/tmemd/tmemd/backends/backendtest"
+	"github.com/tmemd/tmemd/backends/samefilled"
 )
 
 // realPages returns pages of a real program's memory: of this one, after it has
@@ -43,7 +44,7 @@ func realPages(b *testing.B) [][]byte {
 		if _, err := memory.ReadAt(page, at); err != nil {
 			break
 		}
-		if _, same := sameFilled(page); same || seen[string(page)] {
+		if _, same := samefilled.Of(page); same || seen[string(page)] {
 			continue
 		}
 		seen[string(page)] = true

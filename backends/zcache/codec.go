@@ -119,7 +119,7 @@ func (c *Cache) decode(codec Codec, page, data []byte) bool {
 	case LZ4:
 		return decompress(page, data)
 	case Raw:
-		return copy(page, data) == backends.PageSize
+		return len(data) == backends.PageSize && copy(page, data) == backends.PageSize
 	case Zstd:
 		return c.zstd.decode(page, data)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/arena"
+	"github.com/tmemd/tmemd/backends/samefilled"
 )
 
 // Kind is what [Cache.Kind] returns.
@@ -138,9 +139,9 @@ func (c *Cache) Store(key backends.Key, data []byte) (backends.Handle, backends.
 	if !ok {
 		return 0, c.count(backends.RefusedUnmanaged), nil
 	}
-	if value, ok := sameFilled(data); ok {
+	if value, ok := samefilled.Of(data); ok {
 		c.countSame(export.ephemeral, 1)
-		return sameFilledHandle(key, value), c.count(backends.Accepted), nil
+		return samefilled.Handle(key, value), c.count(backends.Accepted), nil
 	}
 	if export.ephemeral {
 		ref, refusal := c.storeEphemeral(key, data)
@@ -247,7 +248,7 @@ func (c *Cache) Load(key backends.Key, handle backends.Handle, dst []byte) error
 		return fmt.Errorf("load page %d of export %d from zcache: buffer of %d bytes is not a page", key.Page, key.Export, len(dst))
 	}
 	var reason string
-	if c.ephemeral(key.Export) && !isSameFilled(handle) {
+	if c.ephemeral(key.Export) && !samefilled.Is(handle) {
 		var err error
 		if reason, err = c.loadEphemeral(key, arena.Ref(handle), dst); err != nil {
 			return err
@@ -264,12 +265,12 @@ func (c *Cache) Load(key backends.Key, handle backends.Handle, dst []byte) error
 
 // load returns what is wrong with the copy, or "".
 func (c *Cache) load(key backends.Key, handle backends.Handle, dst []byte) string {
-	if isSameFilled(handle) {
-		value, ok := sameFilledValue(key, handle)
+	if samefilled.Is(handle) {
+		value, ok := samefilled.Value(key, handle)
 		if !ok {
 			return "handle does not belong to this page"
 		}
-		fill(dst, value)
+		samefilled.Fill(dst, value)
 		return ""
 	}
 	object, ok := c.arena.Get(arena.Ref(handle))
@@ -299,7 +300,7 @@ func (c *Cache) restore(object arena.Object, ref arena.Ref, dst []byte) string {
 // Invalidate forgets the page.
 func (c *Cache) Invalidate(key backends.Key, handle backends.Handle) {
 	switch ephemeral := c.ephemeral(key.Export); {
-	case isSameFilled(handle):
+	case samefilled.Is(handle):
 		c.countSame(ephemeral, -1)
 	case ephemeral:
 		c.forgetEphemeral(key, arena.Ref(handle))

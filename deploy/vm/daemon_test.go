@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -112,6 +113,7 @@ type daemon struct {
 	t        *testing.T
 	program  string
 	ctl      string   // path of tmemctl
+	launcher []string // the command line that the program is run with; empty if it is run by itself
 	args     []string // of tmemd, the same for each process
 	stateDir string
 	memory   string // its memory folder
@@ -120,35 +122,33 @@ type daemon struct {
 	log      *console
 }
 
-// startDaemon builds and starts tmemd without a backend, on a TCP port of this machine that stays the same for all its processes.
-// It is killed at the end of the test, unless stop ended it before.
-func startDaemon(ctx context.Context, t *testing.T, size string) *daemon {
-	t.Helper()
-	d := newDaemon(ctx, t)
-	d.args = []string{"--state-dir", d.stateDir, "--memory-dir", d.memory, "--size", size, "--backend", "none",
-		"--listen", "tcp://" + freeAddress(t), "--metrics", "127.0.0.1:0"}
-	d.start(ctx)
-	return d
-}
-
-// newDaemon builds tmemd, to be started with arguments of the caller's. It is killed at the end of the test, unless stop ended
-// it before.
-func newDaemon(ctx context.Context, t *testing.T) *daemon {
+// startDaemon builds and starts tmemd, by default without a backend, on a TCP port of this machine that stays the same for all its
+// processes.
+func startDaemon(ctx context.Context, t *testing.T, size string, flags ...string) *daemon {
 	t.Helper()
 	bin := t.TempDir()
-	memory, err := os.MkdirTemp("/dev/shm", "tmemd-vm-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(memory) })
-	d := &daemon{
-		t: t, program: filepath.Join(bin, "tmemd"), ctl: filepath.Join(bin, "tmemctl"), stateDir: t.TempDir(),
-		memory: filepath.Join(memory, "pages"), log: &console{limit: 64 << 10},
-	}
+	d := newDaemon(t, bin, "tmemd")
 	for _, program := range []string{d.program, d.ctl} {
 		if err := BuildProgram(ctx, "github.com/tmemd/tmemd/cmd/"+filepath.Base(program), program); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if len(flags) == 0 {
+		flags = []string{"--backend", "none"}
+	}
+	d.args = append([]string{"--state-dir", d.stateDir, "--memory-dir", d.memory, "--size", size,
+		"--listen", "tcp://" + freeAddress(t), "--metrics", "127.0.0.1:0"}, flags...)
+	d.start(ctx)
+	return d
+}
+
+// newDaemon makes the folders of a tmemd of the programs in bin, that has yet to be given arguments and started. It is killed at the
+// end of the test, unless stop ended it before.
+func newDaemon(t *testing.T, bin, name string) *daemon {
+	t.Helper()
+	d := &daemon{
+		t: t, program: filepath.Join(bin, "tmemd"), ctl: filepath.Join(bin, "tmemctl"), stateDir: t.TempDir(),
+		memory: filepath.Join(memoryFolder(t), "pages"), log: &console{limit: 64 << 10},
 	}
 	t.Cleanup(func() {
 		if d.command != nil {
@@ -156,11 +156,14 @@ func newDaemon(ctx context.Context, t *testing.T) *daemon {
 			d.wait()
 		}
 		if t.Failed() {
-			t.Logf("tmemd's log:\n%s", d.log)
+			t.Logf("%s's log:\n%s", name, d.log)
 		}
 	})
 	return d
 }
+
+// bin is the folder of its programs.
+func (d *daemon) bin() string { return filepath.Dir(d.program) }
 
 // freeAddress is an address of this machine that nobody listens on.
 func freeAddress(t *testing.T) string {
@@ -176,7 +179,8 @@ func freeAddress(t *testing.T) string {
 // start runs tmemd and waits until it answers.
 func (d *daemon) start(ctx context.Context) {
 	d.t.Helper()
-	command, exited := exec.Command(d.program, d.args...), make(chan error, 1)
+	line := slices.Concat(d.launcher, []string{d.program}, d.args)
+	command, exited := exec.Command(line[0], line[1:]...), make(chan error, 1)
 	command.Stdout, command.Stderr = d.log, d.log
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := command.Start(); err != nil {
@@ -259,13 +263,13 @@ func (d *daemon) load(ctx context.Context, size string) {
 }
 
 // unload waits until the backend is gone. How much was moved the last line does not tell exactly.
-func (d *daemon) unload(ctx context.Context) {
+func (d *daemon) unload(ctx context.Context, name string) {
 	d.t.Helper()
 	var last struct {
 		Done bool   `json:"done"`
 		Left uint64 `json:"left"`
 	}
-	for line := range strings.Lines(string(d.tmemctl(ctx, "backend", "unload", backendName))) {
+	for line := range strings.Lines(string(d.tmemctl(ctx, "backend", "unload", name))) {
 		if err := json.Unmarshal([]byte(line), &last); err != nil {
 			d.t.Fatalf("tmemctl backend unload: %v: %s", err, line)
 		}

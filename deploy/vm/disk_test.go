@@ -130,7 +130,12 @@ func newDiskScenario(t *testing.T, series string) *diskScenario {
 	}
 	s.tool("", "tar", "cf", s.path("tree.tar"), "--sort=name", "--mtime=@0", "--owner=0", "--group=0", "-C", s.tree, ".")
 	s.build()
-	s.daemon = newDaemon(ctx, t)
+	s.daemon = newDaemon(t, t.TempDir(), "tmemd")
+	for _, program := range []string{s.daemon.program, s.daemon.ctl} {
+		if err := BuildProgram(ctx, "github.com/tmemd/tmemd/cmd/"+filepath.Base(program), program); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return s
 }
 

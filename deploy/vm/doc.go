@@ -27,6 +27,11 @@
 // the kernel finds no memory at all it may kill the process that was made to take it, and nobody else. Without the
 // protections the same hangs or not, as it happens: -tags 'e2e unprotected' runs that, and says which.
 //
+// In a fifth, the guest's pages are in the memory of two other hosts, network namespaces on a bridge, over mutual TLS. One is killed and
+// comes back with what it had; one is cut off, then both; a third is added and the first removed, the owner killed meanwhile; one
+// comes back with nothing; the backend is unloaded. No page is lost or wrong, those that wait for a host are waited for, and in the end
+// no host has any.
+//
 // Two more are about disks. A guest untars, hashes, rewrites and deletes on an ext4 file system, and reads it back from the
 // device again and again, while backends are loaded, replaced, squeezed, frozen and unloaded; it finds the same as in a run
 // without any, and e2fsck finds nothing. Guests start from overlays over one base: the second boot, and another guest's, read
@@ -41,6 +46,7 @@
 //	TestSwapThroughRandomEvents     each kernel           each kernel
 //	TestSwapThroughInterruptions    the first named, 6.1  each kernel
 //	TestSwapToOwnHost               the last named, 6.12  each kernel
+//	TestSwapToOtherHosts            the last named, 6.12  each kernel
 //
 // The first two have their kernels side by side, the others have the test machine for themselves.
 //
@@ -51,6 +57,7 @@
 //	V3  The host acts only at points that the guest has confirmed; no step depends on how fast anything is.
 //	V4  Nothing outlives a run but the kernel cache: QEMU and tmemd end with the test, even with one that is killed.
 //	V5  The same kernel, tools and guest program give the same initramfs, byte for byte.
+//	V6  Two runs at once have no network and no memory in common, and what a killed run left of these is removed by the next.
 //
 // # Life of a machine
 //
@@ -81,5 +88,6 @@
 //	TMEMD_VM_CACHE   where kernels are kept; default .cache/vm at the top of the repository. Remove it to get newer ones
 //	TMEMD_VM_SEED    seed of the guest's content and choices; default random. Each run prints its own
 //
+// TestSwapToOtherHosts and TestNetworksDoNotClash make network namespaces, which takes root; without it they fail.
 // A tool that is missing is named together with its Debian package.
 package vm

@@ -65,14 +65,14 @@ func newScenario(t *testing.T, series string) *scenario {
 	return newScenarioWith(t, series, func(*scenario, *Config) {})
 }
 
-// newScenarioWith starts tmemd and a machine that change has had a word about.
-func newScenarioWith(t *testing.T, series string, change func(*scenario, *Config)) *scenario {
+// newScenarioWith starts tmemd, with flags for its backends if there are any, and a machine that change has had a word about.
+func newScenarioWith(t *testing.T, series string, change func(*scenario, *Config), flags ...string) *scenario {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	t.Cleanup(cancel)
 	s := &scenario{t: t, ctx: ctx, began: time.Now()}
 	kernel, err := FetchKernel(ctx, cacheDir(), series)
 	s.must(err)
-	s.daemon = startDaemon(ctx, t, swapSize)
+	s.daemon = startDaemon(ctx, t, swapSize, flags...)
 	seed := seed(t)
 	s.note("%s, seed %d (TMEMD_VM_SEED=%d repeats its content)", kernel.Package, seed, seed)
 	config := Config{
@@ -134,7 +134,7 @@ func (s *scenario) withBackend() {
 func (s *scenario) unload() {
 	before, memory, began := s.daemon.status(s.ctx), s.daemon.sharedMemory(), s.machine.Latest()
 	_, arena := before.arena()
-	s.daemon.unload(s.ctx)
+	s.daemon.unload(s.ctx, backendName)
 	after, freed := s.daemon.status(s.ctx), memory-s.daemon.sharedMemory()
 	now, err := s.machine.AwaitVerified(s.ctx, began, 1)
 	s.must(err)

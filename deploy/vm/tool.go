@@ -15,6 +15,7 @@ var packages = map[string]string{
 	"busybox":            "busybox-static",
 	"dpkg-deb":           "dpkg",
 	"e2fsck":             "e2fsprogs",
+	"ip":                 "iproute2",
 	"ldd":                "libc-bin",
 	"mke2fs":             "e2fsprogs",
 	"mkswap":             "util-linux",

@@ -49,8 +49,31 @@ func (s *fakeService) Status() Status {
 	return Status{Version: "v0.1.0", PID: 4711, Phase: PhaseServing, Listen: []string{"unix:///run/nbd.sock"}, Exports: s.Exports()}
 }
 
-func (s *fakeService) Reload() (TLS, error) {
-	return TLS{Required: true, Certificate: "server", Expires: time.Unix(1800000000, 0).UTC()}, nil
+func (s *fakeService) Reload() (Reloaded, error) {
+	return Reloaded{TLS: &TLS{Required: true, Certificate: "server", Expires: time.Unix(1800000000, 0).UTC()}}, nil
+}
+
+func (s *fakeService) Donors() []Donor {
+	return []Donor{{Backend: "ramster", Name: "east", Address: "tcp://10.0.0.2:10810", State: "up", Pages: 12}}
+}
+
+func (s *fakeService) AddDonor(r DonorRequest) (Donor, error) {
+	if r.Name == "east" {
+		return Donor{}, &Error{Status: http.StatusConflict, Message: "there is such a donor", Hint: "choose another name"}
+	}
+	return Donor{Backend: r.Backend, Name: r.Name, Address: r.Address}, nil
+}
+
+func (s *fakeService) RemoveDonor(r DonorRemoval) (Donor, error) {
+	return Donor{Backend: r.Backend, Name: r.Name, Leaving: !r.Now}, nil
+}
+
+func (s *fakeService) Lent() (Lent, error) {
+	return Lent{}, &Error{Status: http.StatusConflict, Message: "this tmemd lends no memory", Hint: "write [donor]"}
+}
+
+func (s *fakeService) SetLent(settings LentSettings) (Lent, error) {
+	return Lent{Frozen: *settings.Frozen, Clients: []LentClient{{Name: "cert:a", QuotaBytes: 5}}}, nil
 }
 
 func (s *fakeService) Exports() []Export {
@@ -140,7 +163,7 @@ func TestLoad(t *testing.T) {
 	if err != nil || got.Name != "second" || got.State != "active" {
 		t.Errorf("Load = %+v, %v", got, err)
 	}
-	if len(service.loaded) != 1 || service.loaded[0] != request {
+	if len(service.loaded) != 1 || !reflect.DeepEqual(service.loaded[0], request) {
 		t.Errorf("the service was asked for %+v", service.loaded)
 	}
 

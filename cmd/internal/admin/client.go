@@ -48,8 +48,8 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	return s, err
 }
 
-// Reload has certificates read anew.
-func (c *Client) Reload(ctx context.Context) (told TLS, err error) {
+// Reload has certificates and lists of donors read anew.
+func (c *Client) Reload(ctx context.Context) (told Reloaded, err error) {
 	err = c.ask(ctx, http.MethodPost, "/v1/reload", nil, &told)
 	return told, err
 }

@@ -6,7 +6,7 @@
 // The daemon implements [Service] and runs a [Server]; tmemctl uses the [Client].
 //
 //	GET  /v1/status                  → Status
-//	POST /v1/reload                  → TLS
+//	POST /v1/reload                  → Reloaded
 //	GET  /v1/exports                 → []Export
 //	POST /v1/exports  CreateRequest  → 201 Export
 //	POST /v1/exports/NAME/resize  ResizeRequest → Export
@@ -14,6 +14,11 @@
 //	PATCH /v1/exports/NAME  ExportSettings → Export
 //	GET  /v1/backends                → []Backend
 //	POST /v1/backends  LoadRequest   → 201 Backend
+//	GET  /v1/donors                  → []Donor
+//	POST /v1/donors         DonorRequest → 201 Donor
+//	POST /v1/donors/remove  DonorRemoval → Donor
+//	GET  /v1/lent                    → Lent
+//	PATCH /v1/lent  LentSettings     → Lent
 //	GET  /v1/faults                  → []Fault
 //	PUT  /v1/faults/TARGET           FaultRequest  → Fault
 //	PUT  /v1/backends/order          OrderRequest  → []Backend

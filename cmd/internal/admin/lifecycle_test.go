@@ -98,7 +98,7 @@ func TestMoves(t *testing.T) {
 		want MoveEvent
 		do   func(func(MoveEvent)) error
 	}{
-		{MoveEvent{Operation: OperationReplace, Into: "{zcache new 1GiB}", Progress: Progress{Total: 3, Moved: 3}},
+		{MoveEvent{Operation: OperationReplace, Into: "{zcache new 1GiB []}", Progress: Progress{Total: 3, Moved: 3}},
 			func(r func(MoveEvent)) error { return c.Replace(context.Background(), "old", with, r) }},
 		{MoveEvent{Operation: OperationShrink, Into: "1MiB", Progress: Progress{Total: 12, Moved: 12}},
 			func(r func(MoveEvent)) error { return c.Shrink(context.Background(), "old", by, r) }},

@@ -19,8 +19,18 @@ type Service interface {
 	Exports() []Export
 	Backends() []Backend
 
-	// Reload reads certificates anew, and says what they are now.
-	Reload() (TLS, error)
+	// Reload reads certificates and lists of donors anew, and says what they are now.
+	Reload() (Reloaded, error)
+
+	// Donors lists who lends memory to backends of this daemon. AddDonor and RemoveDonor
+	// change that, and return the donor as it is then.
+	Donors() []Donor
+	AddDonor(DonorRequest) (Donor, error)
+	RemoveDonor(DonorRemoval) (Donor, error)
+
+	// Lent is the memory that is lent; SetLent changes it.
+	Lent() (Lent, error)
+	SetLent(LentSettings) (Lent, error)
 
 	// Disks lists the disks. SetDisk changes one and returns it.
 	Disks() []Disk
@@ -114,6 +124,7 @@ func NewServer(service Service, log *slog.Logger) *Server {
 	mux.HandleFunc("POST /v1/backends", s.load)
 	mux.HandleFunc("POST /v1/upgrade", func(w http.ResponseWriter, _ *http.Request) { s.refuse(w, service.Upgrade()) })
 	s.handleLifecycle(mux)
+	s.handleMemory(mux)
 	mux.HandleFunc("POST /v1/exports", func(w http.ResponseWriter, r *http.Request) {
 		serve(s, w, r, http.StatusCreated, s.service.CreateExport)
 	})

@@ -38,6 +38,14 @@ type TLS struct {
 	Expires            time.Time `json:"expires"`
 }
 
+// Reloaded is what was read anew.
+type Reloaded struct {
+	TLS         *TLS     `json:"tls,omitempty"`     // of NBD
+	Ramster     *TLS     `json:"ramster,omitempty"` // of the way to donors
+	Donor       *TLS     `json:"donor,omitempty"`   // of the memory that is lent
+	DonorsFiles []string `json:"donors_files,omitempty"`
+}
+
 // Protection is one measure for swap of the daemon's own host.
 type Protection struct {
 	Measure string `json:"measure"`
@@ -188,6 +196,8 @@ type LoadRequest struct {
 	Kind string `json:"kind"`
 	Name string `json:"name,omitempty"` // default: the kind
 	Size string `json:"size,omitempty"` // "20%", "1GiB"; default: the kind's own
+
+	Settings []Setting `json:"settings,omitempty"` // those that are not to be the default
 }
 
 // ExportSettings are what can be changed of an export; what is empty stays.

@@ -33,6 +33,9 @@ type Config struct {
 	Disks         []Disk
 	Backends      []Backend
 	NBD           NBD
+	Ramster       PeerTLS // of backends that are other hosts' memory
+	Donor         *Donor  // nil: no memory is lent
+	DonorOnly     bool    // nothing is served but memory: there are no exports, and no backends
 
 	Protect protect.Mode // for swap of this host
 	Touch   bool         // take page maps' and backends' memory at the start
@@ -84,9 +87,11 @@ type Base struct {
 type Backend struct {
 	Kind string
 	Name string
-	Size int64 // bytes
 
-	Zcache zcache.Config // of one of that kind; its Limit is Size
+	Memory int64 // of this host that it may take, in bytes
+
+	Zcache  zcache.Config // of one of that kind
+	Ramster Ramster       // of one of that kind
 }
 
 // Host is what the defaults depend on.

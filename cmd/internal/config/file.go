@@ -29,6 +29,8 @@ type file struct {
 	Backend  []fileBackend `toml:"backend"`
 	NBD      fileNBD       `toml:"nbd"`
 	Host     fileHost      `toml:"host"`
+	Ramster  fileRamster   `toml:"ramster"`
+	Donor    *fileDonor    `toml:"donor"`
 }
 
 type fileExport struct {
@@ -54,44 +56,6 @@ type fileBase struct {
 	Name *string `toml:"name"`
 	Path *string `toml:"path"`
 	UUID *string `toml:"uuid"`
-}
-
-type fileBackend struct {
-	Kind *string `toml:"kind"`
-	Name *string `toml:"name"`
-	Size literal `toml:"size"`
-
-	fileZcache
-}
-
-// fileZcache are the settings of a zcache; see zcacheSettings.
-type fileZcache struct {
-	MaxPool        literal `toml:"max_pool"`
-	SelfSizing     literal `toml:"self_sizing"`
-	MinPool        literal `toml:"min_pool"`
-	Codec          literal `toml:"codec"`
-	Incompressible literal `toml:"incompressible"`
-	Accept         literal `toml:"accept_threshold_percent"`
-	Staging        literal `toml:"staging"`
-	ColdAfter      literal `toml:"cold_after"`
-	ColdCPU        literal `toml:"cold_cpu_percent"`
-	ScrubPeriod    literal `toml:"scrub_period"`
-}
-
-// settings are those that are in the file.
-func (f fileZcache) settings() []Setting {
-	var given []Setting
-	for _, s := range []Setting{
-		{"max_pool", string(f.MaxPool)}, {"self_sizing", string(f.SelfSizing)}, {"min_pool", string(f.MinPool)},
-		{"codec", string(f.Codec)}, {"incompressible", string(f.Incompressible)}, {"accept_threshold_percent", string(f.Accept)},
-		{"staging", string(f.Staging)}, {"cold_after", string(f.ColdAfter)}, {"cold_cpu_percent", string(f.ColdCPU)},
-		{"scrub_period", string(f.ScrubPeriod)},
-	} {
-		if s.Value != "" {
-			given = append(given, s)
-		}
-	}
-	return given
 }
 
 type fileNBD struct {
@@ -128,66 +92,6 @@ type literal string
 func (l *literal) UnmarshalText(text []byte) error {
 	*l = literal(text)
 	return nil
-}
-
-// keys lists what a configuration file may hold, with a value to show.
-var keys = []struct{ name, example string }{
-	{"state_dir", `state_dir = "/var/lib/tmemd"`},
-	{"memory_dir", `memory_dir = "/dev/shm/tmemd"`},
-	{"listen", `listen = ["unix:///run/tmemd/nbd.sock", "tcp://127.0.0.1:10809"]`},
-	{"metrics", `metrics = "127.0.0.1:9757"`},
-	{"log_level", `log_level = "info"`},
-	{"export", `[[export]] on a line of its own, then its keys`},
-	{"export.name", `name = "swap"`},
-	{"export.size", `size = "8GiB"`},
-	{"export.storage", `storage = "/var/lib/tmemd/swap.img"`},
-	{"export.writethrough", `writethrough = "async"`},
-	{"export.allow", `allow = ["cert:client1", "uid:1000", "gid:1000"]`},
-	{"disk", `[[disk]] on a line of its own, then its keys`},
-	{"disk.name", `name = "root"`},
-	{"disk.path", `path = "/var/lib/images/root.img"`},
-	{"disk.read_only", `read_only = true`},
-	{"disk.mode", `mode = "inclusive"`},
-	{"disk.allow", `allow = ["cert:client1", "uid:1000", "gid:1000"]`},
-	{"disk.base", `base = "debian"`},
-	{"disk.shared", `shared = "0e3a5c84-93f1-4d2e-a1b7-5f60c9d8e721"`},
-	{"base", `[[base]] on a line of its own, then its keys`},
-	{"base.name", `name = "debian"`},
-	{"base.path", `path = "/var/lib/images/debian.img"`},
-	{"base.uuid", `uuid = "0e3a5c84-93f1-4d2e-a1b7-5f60c9d8e721"`},
-	{"backend", `[[backend]] on a line of its own, then its keys`},
-	{"backend.kind", `kind = "zcache"`},
-	{"backend.name", `name = "zcache"`},
-	{"backend.size", `size = "20%"`},
-	{"backend.max_pool", `max_pool = "20%"`},
-	{"backend.self_sizing", `self_sizing = "on"`},
-	{"backend.min_pool", `min_pool = "5%"`},
-	{"backend.codec", `codec = "lz4"`},
-	{"backend.incompressible", `incompressible = "refuse"`},
-	{"backend.accept_threshold_percent", `accept_threshold_percent = 90`},
-	{"backend.staging", `staging = "64MiB"`},
-	{"backend.cold_after", `cold_after = "10m"`},
-	{"backend.cold_cpu_percent", `cold_cpu_percent = 10`},
-	{"backend.scrub_period", `scrub_period = "6h"`},
-	{"nbd", `[nbd] on a line of its own, then its keys`},
-	{"nbd.max_connections", `max_connections = 256`},
-	{"nbd.max_handshakes", `max_handshakes = 64`},
-	{"nbd.workers", `workers = 256`},
-	{"nbd.max_outstanding", `max_outstanding = 128`},
-	{"nbd.buffer_size", `buffer_size = "128MiB"`},
-	{"nbd.handshake_timeout", `handshake_timeout = "10s"`},
-	{"nbd.stall_timeout", `stall_timeout = "2m"`},
-	{"nbd.socket_mode", `socket_mode = "0660"`},
-	{"nbd.socket_owner", `socket_owner = "root"`},
-	{"nbd.socket_group", `socket_group = "disk"`},
-	{"nbd.tls", `[nbd.tls] on a line of its own, then its keys`},
-	{"nbd.tls.mode", `mode = "required"`},
-	{"nbd.tls.certificate", `certificate = "/etc/tmemd/server.crt"`},
-	{"nbd.tls.key", `key = "/etc/tmemd/server.key"`},
-	{"nbd.tls.client_ca", `client_ca = "/etc/tmemd/clients.crt"`},
-	{"host", `[host] on a line of its own, then its keys`},
-	{"host.protect", `protect = "auto"`},
-	{"host.touch", `touch = true`},
 }
 
 // readFile decodes a configuration file. The positions are good for errors in
@@ -234,61 +138,4 @@ func (p positions) explain(err error) error {
 		return p.misuse(row, column, key, fmt.Sprintf("a value of type %s is not expected here", kind), "write "+exampleOf(key))
 	}
 	return p.misuse(row, column, key, message, "correct the line; see https://toml.io for the syntax")
-}
-
-func exampleOf(key string) string {
-	for _, k := range keys {
-		if strings.EqualFold(k.name, key) {
-			return k.example
-		}
-	}
-	return "a value of another type"
-}
-
-// cureUnknown suggests the nearest key, or names the ones of the same table.
-func cureUnknown(key string) string {
-	best, nearest := 3, "" // more than two letters off is another word
-	for _, k := range keys {
-		if d := distance(strings.ToLower(key), k.name); d < best {
-			best, nearest = d, k.name
-		}
-	}
-	if nearest != "" {
-		return "did you mean " + lastPart(nearest) + "?"
-	}
-	table := strings.TrimSuffix(key, lastPart(key))
-	var names []string
-	for _, k := range keys {
-		if name, found := strings.CutPrefix(k.name, table); found && !strings.Contains(name, ".") {
-			names = append(names, name)
-		}
-	}
-	if len(names) == 0 {
-		return "remove it"
-	}
-	return "remove it; the keys here are " + strings.Join(names, ", ")
-}
-
-func lastPart(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
-
-// distance is the number of letters to insert, delete or replace to make b of a
-// (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -26,6 +26,7 @@ const Help = `tmemd serves swap over NBD: pages go to compressed memory while th
 and to a file or block device otherwise.
 
 usage: tmemd [flags]
+       tmemd donor --config FILE [flags] lend memory to other hosts, serve no swap
        tmemd check [--state-dir DIR]     examine what a daemon left, change nothing
 
 Without any flag it serves the export "swap", as large as this machine's RAM,
@@ -39,7 +40,8 @@ with 20 % of RAM for compressed pages, and prints how to attach it.
                           one takes over; or off, for memory that ends with the
                           process (default /dev/shm/tmemd-CODE, with a code for DIR)
   --size SIZE             size of the export: 512MiB, 8GiB, 100% of RAM
-  --backend KIND          what to load at start: none or zcache (default zcache)
+  --backend KIND          what to load at start: none, zcache or ramster
+                          (default zcache)
   --listen ADDRESS        where to serve NBD: unix:///PATH or tcp://HOST:PORT;
                           may be repeated (default unix://DIR/nbd.sock)
   --metrics HOST:PORT     where to serve Prometheus metrics, or off
@@ -64,11 +66,15 @@ type flags struct {
 	listen []string
 	fresh  bool
 	faults bool
+	donor  bool            // the command is tmemd donor
 	given  map[string]bool // names of the flags that were there
 }
 
 func parseFlags(args []string) (flags, Action, error) {
 	f := flags{given: map[string]bool{}}
+	if len(args) > 0 && args[0] == "donor" {
+		f.donor, args = true, args[1:]
+	}
 	var check, version bool
 	set := flag.NewFlagSet("tmemd", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
@@ -97,6 +103,11 @@ func parseFlags(args []string) (flags, Action, error) {
 		return f, ActionRun, cli.Misuse(hint, "tmemd takes no arguments, not %q", set.Arg(0))
 	}
 	set.Visit(func(given *flag.Flag) { f.given[given.Name] = true })
+	for _, name := range []string{"size", "backend", "listen"} {
+		if f.donor && f.given[name] {
+			return f, ActionRun, cli.Misuse("leave it out: what is lent is set below [donor] in the file", "--%s: tmemd donor serves no swap", name)
+		}
+	}
 	switch {
 	case version:
 		return f, ActionVersion, nil

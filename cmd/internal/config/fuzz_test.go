@@ -11,6 +11,7 @@ func FuzzFile(f *testing.F) {
 	for _, text := range []string{
 		"", "state_dir = \"/tmp/x\"\n", "[[export]]\nname='a'\nsize=5\n", "export=[{name='x', size='3M'},\n{name='y'}]",
 		"[export]\nname='x'", "[nbd]\nworkers=-1", "[[backend]]\nkind='zcache'\nsize='10%'", "a.b.c = [[1],[{d=2}]]", "\"\\u00e9\" = 1",
+		"[[backend]]\nkind='ramster'\ndonors=['a=tcp://127.0.0.1:1','vsock://2:5']\n[ramster.tls]\nmode='off'", "[donor]\nlisten=['unix:///tmp/x']\n[[donor.client]]\nname='uid:0'\nquota='1%'",
 	} {
 		f.Add([]byte(text))
 	}

@@ -35,7 +35,7 @@ func (p *parser) nbd() {
 	p.nbdTimeout("nbd.handshake_timeout", f.HandshakeTimeout, &c.HandshakeTimeout)
 	p.nbdTimeout("nbd.stall_timeout", f.StallTimeout, &c.StallTimeout)
 	p.nbdBuffers("nbd.buffer_size", f.BufferSize)
-	p.socket()
+	p.socket("nbd", fileSocket{f.SocketMode, f.SocketOwner, f.SocketGroup}, &c.Socket)
 	p.tls()
 }
 

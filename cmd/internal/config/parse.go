@@ -32,7 +32,7 @@ func Parse(args []string, host Host) (*Config, Action, error) {
 	if err != nil || action == ActionHelp || action == ActionVersion {
 		return nil, action, err
 	}
-	p := parser{host: host, flags: f, config: &Config{Fresh: f.fresh, AllowFaults: f.faults, origins: map[string]origin{}}}
+	p := parser{host: host, flags: f, config: &Config{Fresh: f.fresh, AllowFaults: f.faults, DonorOnly: f.donor, origins: map[string]origin{}}}
 	if f.given["config"] {
 		path, err := filepath.Abs(f.config)
 		if err != nil {
@@ -45,14 +45,20 @@ func Parse(args []string, host Host) (*Config, Action, error) {
 	}
 	p.stateDir()
 	p.memory()
-	p.listen()
+	if !f.donor {
+		p.listen()
+	}
 	p.metrics()
 	p.logLevel()
-	p.nbd() // before exports: their rules depend on TLS
-	p.exports()
-	p.bases()
-	p.disks()
-	p.backends()
+	p.nbd()     // before exports: their rules depend on TLS
+	p.ramster() // before backends: how donors are reached depends on TLS
+	if !f.donor {
+		p.exports()
+		p.bases()
+		p.disks()
+		p.backends()
+	}
+	p.donor()
 	p.hostSettings()
 	if len(p.errs) > 0 {
 		return nil, action, errors.Join(p.errs...)

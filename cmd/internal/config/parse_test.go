@@ -61,7 +61,7 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("Exports = %+v", config.Exports)
 	}
 	size := int64(16*gib) / 5 >> 20 << 20
-	if len(config.Backends) != 1 || config.Backends[0] != (Backend{Kind: "zcache", Name: "zcache", Size: size, Zcache: zcache.Config{Limit: size, SelfSizing: true}}) {
+	if len(config.Backends) != 1 || !reflect.DeepEqual(config.Backends[0], Backend{Kind: "zcache", Name: "zcache", Memory: size, Zcache: zcache.Config{Limit: size, SelfSizing: true}}) {
 		t.Errorf("Backends = %+v, want a size of %d", config.Backends, size)
 	}
 	if config.NBD != (NBD{Socket: Socket{Mode: 0o600, Owner: -1, Group: -1}}) {
@@ -119,7 +119,7 @@ stall_timeout = "3m"
 	if !reflect.DeepEqual(config.Exports, exports) {
 		t.Errorf("Exports = %+v, want %+v", config.Exports, exports)
 	}
-	if b := config.Backends; len(b) != 2 || b[0].Name != "zcache" || b[0].Size != 512<<20 || b[1].Name != "second" {
+	if b := config.Backends; len(b) != 2 || b[0].Name != "zcache" || b[0].Zcache.Limit != 512<<20 || b[1].Name != "second" {
 		t.Errorf("Backends = %+v", b)
 	}
 	nbd := NBD{
@@ -283,7 +283,7 @@ hint: use a state folder with a shorter path
 error: DIR/tmemd.toml:2: size: unknown key
 2| size = 5
  | ^
-hint: remove it; the keys here are state_dir, memory_dir, listen, metrics, log_level, export, disk, base, backend, nbd, host
+hint: remove it; the keys here are state_dir, memory_dir, listen, metrics, log_level, export, disk, base, backend, nbd, ramster, donor, host
 error: DIR/tmemd.toml:4: export.sice: unknown key
 4| sice = "8GiB"
  | ^

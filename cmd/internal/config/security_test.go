@@ -59,7 +59,7 @@ func TestTLS(t *testing.T) {
 		if want.Mode == nbd.TLSOff {
 			continue
 		}
-		keys, err := config.NBD.TLS.Load()
+		keys, err := config.NBD.TLS.Load(NBDTLS)
 		if err != nil || keys.Certificate.Leaf.Subject.CommonName != "server" || (keys.ClientCAs != nil) != (want.ClientCA != "") {
 			t.Errorf("%s\nkeys %+v, %v", text, keys, err)
 		}

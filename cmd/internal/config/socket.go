@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Socket is who may connect to the NBD server's Unix sockets.
+// Socket is who may connect to Unix sockets.
 type Socket struct {
 	Mode  fs.FileMode // permission bits
 	Owner int         // user, or -1 for whoever runs the daemon
@@ -19,25 +19,27 @@ type Socket struct {
 // defaultSocketMode lets the user in who runs the daemon, and root.
 const defaultSocketMode = 0o600
 
-func (p *parser) socket() {
-	f, c := &p.file.NBD, &p.config.NBD.Socket
+// fileSocket is what a table of the file says of its sockets.
+type fileSocket struct{ mode, owner, group literal }
+
+func (p *parser) socket(table string, f fileSocket, c *Socket) {
 	*c = Socket{Mode: defaultSocketMode, Owner: -1, Group: -1}
-	p.from("nbd.socket_mode", "")
-	if f.SocketMode != "" {
-		mode, err := strconv.ParseUint(strings.TrimPrefix(string(f.SocketMode), "0o"), 8, 32)
+	p.from(table+".socket_mode", "")
+	if f.mode != "" {
+		mode, err := strconv.ParseUint(strings.TrimPrefix(string(f.mode), "0o"), 8, 32)
 		if err != nil || mode > 0o777 {
-			p.reject("nbd.socket_mode", `write three octal digits in quotes: "0660"`, "%q is no mode", string(f.SocketMode))
+			p.reject(table+".socket_mode", `write three octal digits in quotes: "0660"`, "%q is no mode", string(f.mode))
 		}
 		c.Mode = fs.FileMode(mode)
 	}
-	c.Owner = p.account("nbd.socket_owner", f.SocketOwner, func(name string) (string, error) {
+	c.Owner = p.account(table+".socket_owner", f.owner, func(name string) (string, error) {
 		u, err := user.Lookup(name)
 		if err != nil {
 			return "", err
 		}
 		return u.Uid, nil
 	})
-	c.Group = p.account("nbd.socket_group", f.SocketGroup, func(name string) (string, error) {
+	c.Group = p.account(table+".socket_group", f.group, func(name string) (string, error) {
 		g, err := user.LookupGroup(name)
 		if err != nil {
 			return "", err

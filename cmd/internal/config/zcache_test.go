@@ -38,18 +38,18 @@ func TestZcacheSettings(t *testing.T) {
 		{"scrub_period", "60s", "1m"},
 		{"scrub_period", "off", "off"},
 	} {
-		if wrong := SetZcache(&c, Setting{test.key, test.value}, 16*gib); wrong != nil {
+		if wrong := ZcacheSettings().Set(&c, Setting{test.key, test.value}, 16*gib); wrong != nil {
 			t.Errorf("%s=%s: %v", test.key, test.value, wrong)
 			continue
 		}
-		for _, s := range ShowZcache(c) {
+		for _, s := range ZcacheSettings().Show(c) {
 			if s.Key != test.key {
 				continue
 			}
 			if s.Value != test.shown {
 				t.Errorf("%s=%s is shown as %s, want %s", test.key, test.value, s.Value, test.shown)
 			}
-			if wrong := SetZcache(&c, s, 16*gib); wrong != nil {
+			if wrong := ZcacheSettings().Set(&c, s, 16*gib); wrong != nil {
 				t.Errorf("%s does not take what is shown: %v", test.key, wrong)
 			}
 		}
@@ -75,7 +75,7 @@ func TestZcacheSettingsRefused(t *testing.T) {
 		{"colour", "red", "zcache has no setting \"colour\""},
 	} {
 		c := was
-		wrong := SetZcache(&c, Setting{test.key, test.value}, 16*gib)
+		wrong := ZcacheSettings().Set(&c, Setting{test.key, test.value}, 16*gib)
 		if wrong == nil || wrong.Problem != test.want || wrong.Hint == "" {
 			t.Errorf("%s=%s: %v, want %s and a hint", test.key, test.value, wrong, test.want)
 		}
@@ -90,7 +90,7 @@ func TestZcacheSettingsRefused(t *testing.T) {
 func TestZcacheInFile(t *testing.T) {
 	var text strings.Builder
 	text.WriteString("[[backend]]\nkind = \"zcache\"\n")
-	for _, key := range ZcacheKeys() {
+	for _, key := range ZcacheSettings().Keys() {
 		found := false
 		for _, known := range keys {
 			if known.name == "backend."+key {
@@ -111,14 +111,14 @@ func TestZcacheInFile(t *testing.T) {
 		Limit: size, SelfSizing: true, Floor: 16 * gib / 20 >> 20 << 20, Codec: zcache.LZ4, AcceptPercent: 90, Staging: 64 << 20,
 		Cold: 10 * time.Minute, ColdPercent: 10, Scrub: 6 * time.Hour,
 	}
-	if b := config.Backends[0]; b.Zcache != want || b.Size != size {
+	if b := config.Backends[0]; b.Zcache != want || b.Memory != size {
 		t.Errorf("got %+v, want %+v", b, want)
 	}
 	config, err = parseText(t, t.TempDir(), "[[backend]]\nkind = \"zcache\"\nself_sizing = false\nincompressible = \"keep\"\nmax_pool = 67108864\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b := config.Backends[0]; b.Size != 64<<20 || b.Zcache.SelfSizing || !b.Zcache.KeepIncompressible {
+	if b := config.Backends[0]; b.Zcache.Limit != 64<<20 || b.Zcache.SelfSizing || !b.Zcache.KeepIncompressible {
 		t.Errorf("got %+v", b)
 	}
 }

@@ -32,29 +32,53 @@ func (t *tool) backendList() *cobra.Command {
 }
 
 func (t *tool) backendLoad() *cobra.Command {
-	var name, size string
+	var request admin.LoadRequest
+	var set []string
 	command := &cobra.Command{
-		Use:     "load KIND",
-		Short:   "Load a backend: pages that are swapped out from now on are offered to it",
-		Example: "  tmemctl backend load zcache --size 2GiB",
-		Args:    oneArgument("KIND"),
-		RunE: func(c *cobra.Command, args []string) error {
+		Use:   "load KIND",
+		Short: "Load a backend: pages that are swapped out from now on are offered to it",
+		Long: "Load a backend: pages that are swapped out from now on are offered to it.\n\n" +
+			"The settings of a zcache, for --set, with an example each:\n\n" + config.SettingsHelp("zcache") +
+			"\nThe settings of a ramster:\n\n" + config.SettingsHelp("ramster"),
+		Example: "  tmemctl backend load zcache --size 2GiB\n" +
+			"  tmemctl backend load ramster --set donors=east=tcp://10.0.0.2:10810,west=tcp://10.0.0.3:10810",
+		Args: oneArgument("KIND"),
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			request.Kind = args[0]
+			if request.Settings, err = parseSettings(c, set); err != nil {
+				return err
+			}
 			return t.ask(c, func(ctx context.Context, client *admin.Client) error {
-				b, err := client.Load(ctx, admin.LoadRequest{Kind: args[0], Name: name, Size: size})
+				b, err := client.Load(ctx, request)
 				if err != nil {
 					return err
 				}
-				return t.show(b, func(w io.Writer) {
-					fmt.Fprintf(w, "loaded %s: it takes new pages, in up to %s of memory\n", b.Name, cli.Bytes(b.LimitBytes))
-				})
+				return t.show(b, func(w io.Writer) { printLoaded(w, b) })
 			})
 		},
 		ValidArgsFunction: t.complete(func(s admin.Status) []string { return s.Kinds }),
 	}
-	command.Flags().StringVar(&name, "name", "", "`name` of the backend (default: its kind)")
-	command.Flags().StringVar(&size, "size", "", "memory that it may take, as a `size` such as 1GiB or 20% of RAM (default "+config.DefaultBackendSize+")")
+	command.Flags().StringVar(&request.Name, "name", "", "`name` of the backend (default: its kind)")
+	command.Flags().StringVar(&request.Size, "size", "", sizeUsage)
+	command.Flags().StringArrayVar(&set, "set", nil, setUsage)
 	return command
 }
+
+func printLoaded(w io.Writer, b admin.Backend) {
+	for _, s := range b.Settings {
+		if b.Kind == "ramster" && s.Key == "size" {
+			fmt.Fprintf(w, "loaded %s: other hosts get new pages, up to %s of them (tmemctl donor list)\n", b.Name, s.Value)
+			return
+		}
+	}
+	fmt.Fprintf(w, "loaded %s: it takes new pages, in up to %s of memory\n", b.Name, cli.Bytes(b.LimitBytes))
+}
+
+const (
+	sizeUsage = "memory that it may take, or page data that other hosts may have of a ramster, as a `size` such as 1GiB or 20% of RAM\n" +
+		"(default " + config.DefaultBackendSize + ", of a ramster " + config.DefaultRamsterSize + ")"
+	setUsage = "a setting, as `KEY=VALUE`; may be repeated"
+)
 
 func (t *tool) backendUnload() *cobra.Command {
 	return &cobra.Command{

@@ -69,6 +69,8 @@ func (t *tool) root(version string) *cobra.Command {
 		t.group("backend", "Look at, load and unload backends", t.backendList(), t.backendLoad(), t.backendUnload(), t.backendReplace(),
 			t.backendFreeze(), t.backendThaw(), t.backendOrder(), t.backendShrink(), t.backendMigrate(), t.backendCancel(),
 			t.backendShow(), t.backendSet()),
+		t.group("donor", "Look at and change which hosts lend memory to this one", t.donorList(), t.donorAdd(), t.donorRemove()),
+		t.group("lend", "Look at and change the memory that this host lends", t.lendStatus(), t.lendFreeze(), t.lendThaw(), t.lendSet()),
 		t.group("fault", "Make backends and storage fail, to rehearse it (tmemd --allow-faults)", t.faultList(), t.faultSet(), t.faultClear()))
 	return root
 }
@@ -102,12 +104,15 @@ func noCommand(c *cobra.Command, args []string) error {
 }
 
 // oneArgument is for commands that take exactly one argument.
-func oneArgument(name string) cobra.PositionalArgs {
+func oneArgument(name string) cobra.PositionalArgs { return arguments(1, "one "+name) }
+
+// arguments is for commands that take so many.
+func arguments(n int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if len(args) == 1 {
+		if len(args) == n {
 			return nil
 		}
-		return cli.Misuse(c.CommandPath()+" --help shows how", "%s takes one %s, not %d arguments", c.CommandPath(), name, len(args))
+		return cli.Misuse(c.CommandPath()+" --help shows how", "%s takes %s, not %d arguments", c.CommandPath(), what, len(args))
 	}
 }
 

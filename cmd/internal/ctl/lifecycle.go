@@ -15,6 +15,7 @@ import (
 
 func (t *tool) backendReplace() *cobra.Command {
 	var with admin.LoadRequest
+	var set []string
 	command := &cobra.Command{
 		Use:   "replace NAME --with KIND",
 		Short: "Load a backend in the place of another, and move the pages over from memory to memory",
@@ -23,9 +24,12 @@ func (t *tool) backendReplace() *cobra.Command {
 			"interrupted. If it stops, the old one stays, frozen, beside the new one: unload it then.",
 		Example: "  tmemctl backend replace zcache --with zcache --name bigger --size 4GiB",
 		Args:    oneArgument("NAME"),
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) (err error) {
 			if with.Kind == "" {
 				return cli.Misuse("say --with KIND, such as --with "+config.DefaultBackend, "replace %s with what?", args[0])
+			}
+			if with.Settings, err = parseSettings(c, set); err != nil {
+				return err
 			}
 			return t.follow(c, args[0], func(ctx context.Context, client *admin.Client, report func(admin.MoveEvent)) error {
 				return client.Replace(ctx, args[0], with, report)
@@ -35,7 +39,8 @@ func (t *tool) backendReplace() *cobra.Command {
 	}
 	command.Flags().StringVar(&with.Kind, "with", "", "`kind` of the new backend")
 	command.Flags().StringVar(&with.Name, "name", "", "`name` of the new backend (default: its kind, with a number if that is taken)")
-	command.Flags().StringVar(&with.Size, "size", "", "memory that it may take, as a `size` such as 1GiB or 20% of RAM (default "+config.DefaultBackendSize+")")
+	command.Flags().StringVar(&with.Size, "size", "", sizeUsage)
+	command.Flags().StringArrayVar(&set, "set", nil, setUsage+"; see tmemctl backend load --help")
 	return command
 }
 

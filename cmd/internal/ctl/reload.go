@@ -16,9 +16,10 @@ import (
 func (t *tool) reload() *cobra.Command {
 	return &cobra.Command{
 		Use:   "reload",
-		Short: "Have the certificates of TLS read anew",
-		Long: "Have the files of [nbd.tls] read anew. New connections get the new certificates,\n" +
-			"open ones keep theirs. If the new ones are no good, the old ones are used on.",
+		Short: "Have certificates, and the files that list donors, read anew",
+		Long: "Have the files of [nbd.tls], [ramster.tls] and [donor.tls] read anew, and those of donors_file.\n" +
+			"New connections get the new certificates, open ones keep theirs. If one of the new ones is no\n" +
+			"good, all old ones are used on.",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return t.ask(c, func(ctx context.Context, client *admin.Client) error {
@@ -26,9 +27,26 @@ func (t *tool) reload() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return t.show(told, func(w io.Writer) { fmt.Fprintf(w, "read anew: %s\n", tlsLine(told)) })
+				return t.show(told, func(w io.Writer) { printReloaded(w, told) })
 			})
 		},
+	}
+}
+
+func printReloaded(w io.Writer, r admin.Reloaded) {
+	if r.TLS != nil {
+		fmt.Fprintf(w, "read anew: %s\n", tlsLine(*r.TLS))
+	}
+	for _, side := range []struct {
+		of   string
+		read *admin.TLS
+	}{{"to donors", r.Ramster}, {"as a donor", r.Donor}} {
+		if side.read != nil {
+			fmt.Fprintf(w, "read anew: %s, %s\n", side.of, certificateLine(*side.read))
+		}
+	}
+	for _, file := range r.DonorsFiles {
+		fmt.Fprintf(w, "read anew: %s\n", file)
 	}
 }
 
@@ -40,7 +58,11 @@ func tlsLine(t admin.TLS) string {
 	if t.ClientCertificates {
 		line += ", clients show certificates"
 	}
-	return fmt.Sprintf("%s, ours is %s, good until %s", line, plainName(t.Certificate), t.Expires.UTC().Format(time.DateTime))
+	return line + ", " + certificateLine(t)
+}
+
+func certificateLine(t admin.TLS) string {
+	return fmt.Sprintf("ours is %s, good until %s", plainName(t.Certificate), t.Expires.UTC().Format(time.DateTime))
 }
 
 // plainName keeps what somebody put into a certificate from being more than a

@@ -43,7 +43,7 @@ func (t *tool) backendSet() *cobra.Command {
 		Short: "Change settings of a backend while it is in use, until it is unloaded",
 		Long: "Change settings of a backend while it is in use, until it is unloaded. All of them are\n" +
 			"changed, or none. Pages stay as they are: they keep the codec they were written with.\n" +
-			"KEY=default goes back to the default. The settings of a zcache, with an example each:\n\n" + config.ZcacheHelp(),
+			"KEY=default goes back to the default. The settings of a zcache, with an example each:\n\n" + config.SettingsHelp("zcache"),
 		Example: "  tmemctl backend set zcache max_pool=2GiB codec=zstd",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) < 2 {
@@ -52,13 +52,9 @@ func (t *tool) backendSet() *cobra.Command {
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			var settings []admin.Setting
-			for _, arg := range args[1:] {
-				key, value, _ := strings.Cut(arg, "=")
-				if key == "" || value == "" {
-					return cli.Misuse("write KEY=VALUE; "+c.CommandPath()+" --help lists the keys", "%q is nothing to set", arg)
-				}
-				settings = append(settings, admin.Setting{Key: key, Value: value})
+			settings, err := parseSettings(c, args[1:])
+			if err != nil {
+				return err
 			}
 			return t.ask(c, func(ctx context.Context, client *admin.Client) error {
 				b, err := client.SetBackend(ctx, args[0], settings)
@@ -78,13 +74,25 @@ func (t *tool) backendSet() *cobra.Command {
 	}
 }
 
+// parseSettings reads words of the form KEY=VALUE.
+func parseSettings(c *cobra.Command, words []string) (settings []admin.Setting, err error) {
+	for _, word := range words {
+		key, value, _ := strings.Cut(word, "=")
+		if key == "" || value == "" {
+			return nil, cli.Misuse("write KEY=VALUE; "+c.CommandPath()+" --help lists the keys", "%q is nothing to set", word)
+		}
+		settings = append(settings, admin.Setting{Key: key, Value: value})
+	}
+	return settings, nil
+}
+
 // completeSettings completes the name of a backend, then keys.
 func (t *tool) completeSettings(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	if len(args) == 0 {
 		return t.completeBackends()(c, args, typed)
 	}
 	var keys []string
-	for _, key := range config.ZcacheKeys() {
+	for _, key := range config.SettingKeys("zcache") {
 		keys = append(keys, key+"=")
 	}
 	return keys, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace

@@ -26,11 +26,16 @@ func (d *Daemon) Announcement() string {
 	for _, s := range d.frontswap.Backends() {
 		fmt.Fprintf(&b, "  backend  %s, up to %s\n", s.Name, cli.Bytes(s.Stats.LimitBytes))
 	}
-	if len(d.config.Backends) == 0 {
+	if len(d.config.Backends) == 0 && !d.config.DonorOnly {
 		fmt.Fprintf(&b, "  backend  none: pages go to storage\n")
 	}
 	for _, a := range d.bound {
 		fmt.Fprintf(&b, "  nbd      %s%s\n", a, d.tlsNote(a.Address))
+	}
+	if d.lent != nil {
+		for _, a := range d.lent.bound {
+			fmt.Fprintf(&b, "  lends    up to %s on %s\n", cli.Bytes(uint64(d.config.Donor.Size)), a)
+		}
 	}
 	fmt.Fprintf(&b, "  admin    %s\n", d.adminAddr)
 	if d.metrics != nil {

@@ -183,6 +183,9 @@ func (c *checker) area(e state.Export, x frontswap.Examination) {
 	for _, name := range names {
 		c.say("  %d pages in %s", x.Backends[name], name)
 	}
+	if x.Elsewhere > 0 {
+		c.say("  %d of these are elsewhere: other hosts have them, and are asked when the daemon runs", x.Elsewhere)
+	}
 	if x.Lost > 0 {
 		c.complain("%d pages were lost in an earlier takeover, and are I/O errors", x.Lost)
 	}

@@ -1,11 +1,14 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +52,9 @@ type Options struct {
 	// OpenStorage opens the storage of an export. Nil opens its file or device;
 	// tests put faults between.
 	OpenStorage func(config.Export) (tier.Storage, error)
+
+	// LookUp finds the SRV records of a name. Nil asks DNS.
+	LookUp func(ctx context.Context, name string) ([]*net.SRV, error)
 }
 
 // Daemon is one running instance. Run drives it; the admin API and metrics read
@@ -85,8 +91,12 @@ type Daemon struct {
 	nbd    *nbd.Server             // guarded by mu
 	served map[string]net.Listener // guarded by mu; see sockets
 
-	keys      atomic.Pointer[nbd.TLSKeys] // nil if TLS is off
-	reloading sync.Mutex                  // one reload at a time
+	nbdKeys, ramsterKeys, donorKeys certificates
+
+	reloading sync.Mutex    // one reload at a time
+	unreached sync.Map      // by address of a donor: why it was not connected to the last time
+	look      chan struct{} // asks for a look at who donors are; immutable after Open
+	lent      *lending      // memory that is lent; nil if none is; immutable after Open
 
 	deleted []state.Export // guarded by loading once the daemon runs
 
@@ -97,7 +107,7 @@ type Daemon struct {
 	stopping atomic.Bool      // a stop was asked for
 
 	urgency *urgency // nil if there is no class to be in; set before anything is served
-	calm    func()   // ends the watch over the scheduling class; nil before Run, used by Run only
+	calm    func()   // ends the watches over the scheduling class and over donors; nil before Run, used by Run only
 
 	listeners listeners      // bound and not served yet; used by Open and Run only
 	running   sync.WaitGroup // everything that serves; used by Run only
@@ -106,7 +116,7 @@ type Daemon struct {
 // listeners are sockets that nobody accepts from yet.
 type listeners struct {
 	admin, metrics net.Listener
-	nbd            []net.Listener
+	nbd, lent      []net.Listener
 }
 
 // phase is where a daemon is on its way to its end.
@@ -124,7 +134,7 @@ var phaseNames = [...]string{admin.PhaseServing, admin.PhaseDraining, admin.Phas
 // Open takes the state folder, binds every address, opens storage and loads
 // backends. Nothing is served before Run. An error leaves nothing open.
 func Open(o Options) (*Daemon, error) {
-	d := &Daemon{config: o.Config, options: o, log: o.Log, started: time.Now(), nextID: 1, served: map[string]net.Listener{}}
+	d := &Daemon{config: o.Config, options: o, log: o.Log, started: time.Now(), nextID: 1, served: map[string]net.Listener{}, look: make(chan struct{}, 1)}
 	d.faults.allowed = d.config.AllowFaults
 	if d.faults.allowed {
 		d.log.Warn("faults are allowed: tmemctl fault can make backends and storage fail")
@@ -208,6 +218,9 @@ func (d *Daemon) plan() (p plan, last state.State, err error) {
 	case err != nil:
 		return plan{}, last, err
 	}
+	if _, missing := os.Stat(last.Memory); found && !hasExports(last) && errors.Is(missing, os.ErrNotExist) {
+		last.Memory = "" // what was lent is gone with it, and nothing else was there
+	}
 	p, err = makePlan(d.config, last, found, d.options.BootID)
 	if err == nil {
 		err = p.complete(last, d.config)
@@ -247,6 +260,9 @@ func (d *Daemon) bind() error {
 	if err := d.bindAdmin(); err != nil {
 		return err
 	}
+	if err := d.bindLent(); err != nil {
+		return err
+	}
 	d.warnSockets()
 	d.admin = admin.NewServer(service{d}, d.log)
 	return d.bindMetrics()
@@ -258,30 +274,6 @@ func (d *Daemon) listen(name string, a config.Address, access config.Socket) (ne
 		return l, nil
 	}
 	return listen(a, access)
-}
-
-func (d *Daemon) bindMetrics() error {
-	if d.config.Metrics == "" {
-		return nil
-	}
-	a := config.Address{Network: "tcp", Address: d.config.Metrics}
-	l, err := d.listen(metricsSocket, a, config.Socket{})
-	if errors.Is(err, errTaken) && !d.config.MetricsChosen {
-		// The default belongs to whoever came first; several daemons on one
-		// machine need not be told about each other.
-		d.log.Warn("the default address for metrics is taken, using another port", "address", a.Address)
-		a.Address = "127.0.0.1:0"
-		l, err = listen(a, config.Socket{})
-	}
-	if err != nil {
-		return d.config.Fault("metrics", cureListen(a, err), err)
-	}
-	d.listeners.metrics, d.metricsAddr = l, l.Addr().String()
-	if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
-		d.log.Warn("metrics can be read by others: their address is not a loopback address", "address", d.metricsAddr)
-	}
-	d.metrics, err = metrics.NewServer(metrics.NewCollector(d.snapshot), d.log)
-	return err
 }
 
 func (d *Daemon) openDevices(empty bool) error {
@@ -331,7 +323,7 @@ func (d *Daemon) newNBD() (*nbd.Server, error) {
 		MaxOutstanding:   limits.MaxOutstanding,
 		BufferBytes:      limits.BufferSize,
 		StallTimeout:     limits.StallTimeout,
-		TLS:              nbd.TLS{Mode: limits.TLS.Mode, Keys: d.keys.Load},
+		TLS:              nbd.TLS{Mode: limits.TLS.Mode, Keys: d.nbdKeys.keys.Load},
 		TouchBuffers:     d.options.Protection.Wanted,
 	}
 	for _, e := range d.list() {
@@ -356,8 +348,13 @@ func (d *Daemon) close() error {
 	for _, f := range d.options.Inherited {
 		errs = append(errs, f.Close())
 	}
-	for _, l := range append(d.listeners.nbd, d.listeners.admin, d.listeners.metrics) {
+	for _, l := range append(slices.Concat(d.listeners.nbd, d.listeners.lent), d.listeners.admin, d.listeners.metrics) {
 		if l != nil {
+			errs = append(errs, l.Close())
+		}
+	}
+	for name, l := range d.sockets() {
+		if strings.HasPrefix(name, lentName) { // the others' servers close theirs
 			errs = append(errs, l.Close())
 		}
 	}

@@ -63,7 +63,11 @@ type instance struct {
 func options(t *testing.T, dir string, log *logBuffer, args ...string) Options {
 	t.Helper()
 	host := config.Host{RAM: ram, Env: os.Getenv, Kinds: Kinds()}
-	args = append([]string{"--state-dir", dir, "--metrics", "127.0.0.1:0"}, args...)
+	flags := []string{"--state-dir", dir, "--metrics", "127.0.0.1:0"}
+	if len(args) > 0 && args[0] == "donor" {
+		flags, args = append([]string{"donor"}, flags...), args[1:]
+	}
+	args = append(flags, args...)
 	c, _, err := config.Parse(args, host)
 	if err != nil {
 		t.Fatal(err)

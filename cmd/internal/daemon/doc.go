@@ -39,8 +39,11 @@
 //	map-N.mem         the page map of export number N
 //	NAME-TAG.arena.mem, NAME-TAG.chunks.mem   pages of the backend NAME
 //	backends.mem      which backends there are: see record.go
+//	NAME-TAG.ledger.mem                       who has pages of a ramster, and their key
+//	donor.arena.mem, donor.chunks.mem, donor.pools.mem   pages that other hosts have here
 //
-// A stop in order removes it. A start finds one of
+// A stop in order removes it, but for what is lent: that is other hosts' swap, and the next
+// run lends it on if it still has [donor]. A start finds one of
 //
 //	state.json  | memory folder           | then
 //	clean       | anything                | it is emptied
@@ -95,6 +98,15 @@
 // the configuration names. They stay open until the daemon ends, whatever is
 // accepted from them: clients that come meanwhile wait.
 //
+// # Memory that is borrowed and lent
+//
+// A ramster's donors are named by its settings, by requests, by a file and by DNS. The last
+// two only take away what they brought (remote.list); all are recorded, so that a process
+// that takes over knows them. Who a donor is, TLS tells (dial.go); who an owner is, its
+// certificate, or the kernel (lending.go).
+//
+// Lending goes on while the daemon is stopping, until it has ended.
+//
 // # Locks
 //
 // loading is held for an upgrade as a whole, and to load a backend, to begin to
@@ -102,7 +114,9 @@
 // below it, for a moment each time, and urgency's lock, which an upgrade holds while
 // nobody is served. mu guards what the NBD server is replaced in and exportsMu the list
 // of exports; nothing but devices' own locks is below them. reloading is held over one
-// reload; nothing is below it.
+// reload; what is below it are remote.mu and frontswap's locks, one after the other.
+// remote.mu is held to change who donors are, and below frontswap's lock to record them:
+// nothing that holds it records.
 //
 // # Not promised
 //

@@ -187,7 +187,7 @@ func pagesOf(r admin.MoveRequest) (uint64, error) {
 // Replace implements admin.Service.
 func (s service) Replace(name string, r admin.LoadRequest) (admin.Move, error) {
 	d := s.d
-	order := moveOrder{operation: admin.OperationReplace, with: r}
+	order := moveOrder{operation: admin.OperationReplace, with: fmt.Sprintf("%+v", r)}
 	if r.Name == "" {
 		r.Name = d.freeName(r.Kind)
 	}
@@ -205,6 +205,9 @@ func (s service) Replace(name string, r admin.LoadRequest) (admin.Move, error) {
 		b, err := d.makeBackend(c)
 		if err != nil {
 			return frontswap.Drain{}, err
+		}
+		if r, ok := behindRules(b).(*remote); ok {
+			d.lookFor(context.Background(), c.Name, r) // else it has nowhere to put pages
 		}
 		drained, err := d.frontswap.Replace(context.Background(), name, c.Name, b)
 		if err != nil && drained.Started.IsZero() {

@@ -271,8 +271,8 @@ func TestStopDuringMoves(t *testing.T) {
 // TestMoveOrders: who joins whom.
 func TestMoveOrders(t *testing.T) {
 	unload := moveOrder{operation: admin.OperationUnload}
-	replace := moveOrder{operation: admin.OperationReplace, with: admin.LoadRequest{Kind: "zcache"}}
-	other := moveOrder{operation: admin.OperationReplace, with: admin.LoadRequest{Kind: "zcache", Name: "b"}}
+	replace := moveOrder{operation: admin.OperationReplace, with: "zcache"}
+	other := moveOrder{operation: admin.OperationReplace, with: "zcache b"}
 	shrink := moveOrder{operation: admin.OperationShrink, most: 5}
 	tests := []struct {
 		running, wanted moveOrder

@@ -18,7 +18,10 @@ var errTaken = errors.New("somebody else serves on it")
 // listen binds an address. A socket file that nobody answers on is what a dead
 // process left, and is replaced; who may connect to a new one is access.
 func listen(a config.Address, access config.Socket) (net.Listener, error) {
-	if a.Network != "unix" {
+	switch a.Network {
+	case "vsock":
+		return listenVsock(a)
+	case "tcp":
 		l, err := net.Listen(a.Network, a.Address)
 		if errors.Is(err, unix.EADDRINUSE) {
 			return nil, fmt.Errorf("listen on %s: %w", a, errTaken)
@@ -85,7 +88,7 @@ func cureListen(a config.Address, err error) string {
 
 // boundAddress is where a listener for a really is: port 0 has become a port.
 func boundAddress(a config.Address, l net.Listener) config.Address {
-	if a.Network == "unix" {
+	if a.Network != "tcp" {
 		return a
 	}
 	return config.Address{Network: a.Network, Address: l.Addr().String()}

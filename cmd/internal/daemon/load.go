@@ -39,13 +39,23 @@ func (d *Daemon) loadBackend(c config.Backend) error {
 		d.faults.forget(b)
 		return errors.Join(err, b.Close())
 	}
+	d.lookSoon()
 	return nil
 }
 
 func (d *Daemon) makeBackend(c config.Backend) (backends.Backend, error) {
-	b, err := kinds[c.Kind].create(c, d.config.Touch, d.newPlace(c.Name), d.log)
+	kind := kinds[c.Kind]
+	b, err := kind.create(c, d.newSite(c.Name, d.newPlace(c.Name)))
+	if err == nil && d.config.Touch && kind.touch != nil {
+		if err = kind.touch(b); err != nil {
+			err = errors.Join(err, b.Close())
+		}
+	}
 	if err != nil {
 		return nil, d.memoryError(fmt.Errorf("load backend %s: %w", c.Name, err))
+	}
+	if r, ok := b.(*remote); ok {
+		r.list(d.log) // recorded with the rest
 	}
 	return d.faults.backend(c.Name, b), nil
 }

@@ -49,7 +49,7 @@ func (d *Daemon) openMemory(p plan, last state.State) error {
 		err = d.memory.Foreign()
 	}
 	if err == nil {
-		err = d.emptyFolder(d.memory)
+		err = d.memory.RemoveExcept(d.isLent)
 	}
 	if err == nil {
 		d.record, err = createRecord(d.memory)
@@ -73,7 +73,7 @@ func (d *Daemon) openMemory(p plan, last state.State) error {
 func (d *Daemon) warnOfRoom() {
 	wanted := int64(0)
 	for _, b := range d.config.Backends {
-		wanted += b.Size
+		wanted += b.Memory
 	}
 	if room, err := d.memory.Room(); err == nil && room < wanted {
 		d.log.Warn("the memory folder has less room than the backends may take: they refuse pages when it is full",
@@ -90,11 +90,6 @@ func (d *Daemon) openFolder(path string) (*sharedmem.Folder, error) {
 	})
 }
 
-// emptyFolder removes what a run that needs it no more has left.
-func (d *Daemon) emptyFolder(f *sharedmem.Folder) error {
-	return f.RemoveExcept(func(string) bool { return false })
-}
-
 // forgetMemory removes what an earlier run left in another folder and nobody needs
 // any more.
 func (d *Daemon) forgetMemory(path string) {
@@ -105,7 +100,7 @@ func (d *Daemon) forgetMemory(path string) {
 	if err == nil {
 		err = f.Foreign()
 		if err == nil {
-			err = d.emptyFolder(f)
+			err = f.RemoveExcept(func(string) bool { return false })
 		}
 		err = errors.Join(err, f.Close())
 	}
@@ -114,18 +109,20 @@ func (d *Daemon) forgetMemory(path string) {
 	}
 }
 
-// closeMemory removes the folder, unless it is left for another process.
+// closeMemory removes the folder, unless it is left for another process, or other hosts
+// have pages in it.
 func (d *Daemon) closeMemory() error {
 	if d.memory == nil {
-		return nil
+		return d.closeLent()
 	}
 	var errs []error
 	if d.record != nil {
 		errs = append(errs, d.record.Close())
 	}
 	if !d.memory.Left() {
-		errs = append(errs, d.emptyFolder(d.memory))
+		errs = append(errs, d.memory.RemoveExcept(d.isLent))
 	}
+	errs = append(errs, d.closeLent())
 	return errors.Join(append(errs, d.memory.Close())...)
 }
 

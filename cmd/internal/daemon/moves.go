@@ -29,9 +29,9 @@ type moves struct {
 
 // moveOrder says what is to be done. Two that are equal are the same.
 type moveOrder struct {
-	operation string            // an admin.Operation
-	with      admin.LoadRequest // of a replacement
-	most      uint64            // pages to shrink by or to migrate
+	operation string // an admin.Operation
+	with      string // what a replacement is asked for
+	most      uint64 // pages to shrink by or to migrate
 }
 
 // drains says whether the backend is gone at the end.

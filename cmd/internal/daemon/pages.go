@@ -40,6 +40,9 @@ func (d *Daemon) openRest(p plan, loaded bool) (err error) {
 	if d.nbd, err = d.newNBD(); err != nil {
 		return err
 	}
+	if err := d.openLent(); err != nil {
+		return err
+	}
 	// First: a process that dies in between leaves backends that are not loaded again.
 	if err := d.recordComplete(); err != nil {
 		return err

@@ -33,6 +33,8 @@ const freshHint = "start with --fresh, which empties the storage, and make swap 
 //	               |           |         | none, refused: somebody may still count on the pages that are lost
 //	not clean      | the same  | yes     | emptied
 //	not clean      | a later   | either  | emptied: swap does not outlive a boot
+//	not clean, but | either    | either  | as after a clean end, if there is no memory folder of this boot: a donor that
+//	no exports     |           |         | lost what it lent; its owners have other copies
 //
 // Exports that a request created are served in each case, as if the
 // configuration named them; one that it names by now is the configuration's.
@@ -48,6 +50,9 @@ func makePlan(c *config.Config, last state.State, found bool, bootID string) (pl
 	p.addCreated(last)
 	if !found || c.Fresh {
 		return p, nil
+	}
+	if !hasExports(last) && (last.Memory == "" || last.BootID != bootID) {
+		last.Clean = true
 	}
 	p.takeover = !last.Clean && last.BootID == bootID && last.Memory != ""
 	if !last.Clean && last.BootID == bootID && !p.takeover {
@@ -75,6 +80,11 @@ func makePlan(c *config.Config, last state.State, found bool, bootID string) (pl
 		return p, p.all(last)
 	}
 	return p, nil
+}
+
+// hasExports says whether the last run had pages of its own to lose.
+func hasExports(last state.State) bool {
+	return slices.ContainsFunc(last.Exports, func(e state.Export) bool { return !e.Deleted })
 }
 
 // all holds a takeover to serving every export that there was: its pages are in

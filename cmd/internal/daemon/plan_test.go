@@ -125,6 +125,26 @@ hint: start with --fresh, which empties the storage, and make swap anew: mkswap,
 	}
 }
 
+// TestPlanDonor: a donor has no pages of its own to lose. One whose memory is gone with its
+// process, or with the boot, starts again; one whose memory is there takes it over.
+func TestPlanDonor(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		last     state.State
+		takeover bool
+	}{
+		{"without a memory folder", state.State{BootID: "boot"}, false},
+		{"with one", state.State{BootID: "boot", Memory: "/dev/shm/tmemd"}, true},
+		{"with one of another boot", state.State{BootID: "earlier", Memory: "/dev/shm/tmemd"}, false},
+		{"an export was deleted", state.State{BootID: "boot", Exports: []state.Export{{Name: "gone", Deleted: true}}}, false},
+	} {
+		p, err := makePlan(&config.Config{StateDir: "/s", DonorOnly: true}, test.last, true, "boot")
+		if err != nil || p.takeover != test.takeover || p.empty || p.warning != "" {
+			t.Errorf("%s: plan %+v, %v", test.name, p, err)
+		}
+	}
+}
+
 // TestPlanComplete: storage that is gone, or shorter than it was, is not made
 // anew in silence.
 func TestPlanComplete(t *testing.T) {

@@ -165,12 +165,12 @@ func readRecord(file []byte) (r record, err error) {
 }
 
 // reopen makes the backend that is recorded of its memory files.
-func (b recordedBackend) reopen(f *sharedmem.Folder, o Options) (backends.Backend, error) {
+func (d *Daemon) reopen(b recordedBackend) (backends.Backend, error) {
 	k, known := kinds[b.Kind]
 	if !known {
 		return nil, fmt.Errorf("backend %s: %w: there is no kind %s here", b.Name, sharedmem.ErrOtherVersion, b.Kind)
 	}
-	made, err := k.reopen(b.Settings, arena.Place{Folder: f, Name: b.Files}, o.Log)
+	made, err := k.reopen(b.Settings, d.newSite(b.Name, arena.Place{Folder: d.memory, Name: b.Files}))
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: %w", b.Name, err)
 	}

@@ -147,8 +147,10 @@ allow = ["cert:host8"]
 	expect(second)
 	third := authority.Server(t)
 	tlstest.WriteFiles(t, files, "server", third)
-	answer, err := i.client.Reload(context.Background())
-	if err != nil || answer.Certificate != "server" || !answer.Required || !answer.ClientCertificates || !answer.Expires.Equal(third.Leaf.NotAfter) {
+	reloaded, err := i.client.Reload(context.Background())
+	must(t, err)
+	answer := *reloaded.TLS
+	if reloaded.Ramster != nil || reloaded.Donor != nil || answer.Certificate != "server" || !answer.Required || !answer.ClientCertificates || !answer.Expires.Equal(third.Leaf.NotAfter) {
 		t.Errorf("reload: %+v, %v", answer, err)
 	}
 	expect(third)

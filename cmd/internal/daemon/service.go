@@ -44,6 +44,7 @@ func (d *Daemon) snapshot() metrics.Snapshot {
 	if server := d.server(); server != nil {
 		s.NBD = server.Stats()
 	}
+	s.Ramsters, s.Lent = countRemotes(s.Backends), d.lent.count()
 	return s
 }
 
@@ -120,15 +121,11 @@ func (s service) checkLoad(r admin.LoadRequest) (config.Backend, error) {
 	if wrong := config.CheckBackendName(name); wrong != nil {
 		return config.Backend{}, &admin.Error{Status: http.StatusBadRequest, Message: wrong.Problem, Hint: wrong.Hint}
 	}
-	text := r.Size
-	if text == "" {
-		text = config.DefaultBackendSize
+	c, wrong := config.NewBackend(r.Kind, name, r.Size, settingsOf(r.Settings), s.d.config.Ramster, s.d.options.RAM)
+	if wrong != nil {
+		return config.Backend{}, badSetting(wrong)
 	}
-	size, err := config.BackendSize(text, s.d.options.RAM)
-	if err != nil {
-		return config.Backend{}, &admin.Error{Status: http.StatusBadRequest, Message: "size: " + err.Error(), Hint: config.SizeSyntax}
-	}
-	return config.Backend{Kind: r.Kind, Name: name, Size: size, Zcache: config.DefaultZcache()}, nil
+	return c, nil
 }
 
 // Unload implements admin.Service.

@@ -2,12 +2,10 @@ package daemon
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/fault"
-	"github.com/tmemd/tmemd/backends/zcache"
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
@@ -24,12 +22,25 @@ func behindRules(b backends.Backend) backends.Backend {
 // showSettings lists the settings of a backend that are in force.
 func showSettings(b backends.Backend) []admin.Setting {
 	shown := []admin.Setting{}
-	if c, ok := behindRules(b).(*zcache.Cache); ok {
-		for _, s := range config.ShowZcache(c.Config()) {
-			shown = append(shown, admin.Setting(s))
-		}
+	inner := behindRules(b)
+	for _, s := range kinds[inner.Kind()].show(inner) {
+		shown = append(shown, admin.Setting(s))
 	}
 	return shown
+}
+
+// settingsOf are the settings of a request.
+func settingsOf(asked []admin.Setting) []config.Setting {
+	settings := make([]config.Setting, 0, len(asked)+1)
+	for _, s := range asked {
+		settings = append(settings, config.Setting(s))
+	}
+	return settings
+}
+
+// badSetting is what a request is told that something is wrong with.
+func badSetting(wrong *cli.Error) *admin.Error {
+	return &admin.Error{Status: http.StatusBadRequest, Message: wrong.Problem, Hint: wrong.Hint}
 }
 
 // SetBackend implements admin.Service.
@@ -38,27 +49,18 @@ func (s service) SetBackend(name string, settings []admin.Setting) (admin.Backen
 	if !found {
 		return admin.Backend{}, notLoaded(name)
 	}
-	c, ok := behindRules(b.Backend).(*zcache.Cache)
-	if !ok {
-		return admin.Backend{}, &admin.Error{
-			Status: http.StatusBadRequest, Message: fmt.Sprintf("backend %s, a %s, has no settings", name, b.Kind), Hint: listHint,
-		}
-	}
-	err := c.Update(func(now zcache.Config) (zcache.Config, error) { return s.settings(now, settings) })
+	inner := behindRules(b.Backend)
+	err := kinds[inner.Kind()].set(inner, settingsOf(settings), s.d.options.RAM)
 	var wrong *cli.Error
 	switch {
 	case errors.As(err, &wrong):
-		return admin.Backend{}, &admin.Error{Status: http.StatusBadRequest, Message: wrong.Problem, Hint: wrong.Hint}
+		return admin.Backend{}, badSetting(wrong)
 	case err != nil:
 		return admin.Backend{}, &admin.Error{
 			Status: http.StatusBadRequest, Message: err.Error(), Hint: "tmemctl backend show " + name + " shows the settings in force",
 		}
 	}
-	// For a process that takes over; without memory that outlives this one it does
-	// nothing.
-	if err := s.d.frontswap.RecordAgain(); err != nil {
-		s.d.log.Error("a process that takes over would find the backend as it was set before", "backend", name, "error", err)
-	}
+	s.d.recordSettings(name)
 	s.d.log.Info("backend set", "backend", name, "settings", settings)
 	if b, found = findBackend(s.d.frontswap, name); !found {
 		return admin.Backend{}, notLoaded(name)
@@ -66,24 +68,10 @@ func (s service) SetBackend(name string, settings []admin.Setting) (admin.Backen
 	return showBackend(b), nil
 }
 
-// settings applies changes to a configuration: all, or the first that is wrong is
-// the error.
-func (s service) settings(c zcache.Config, changes []admin.Setting) (zcache.Config, error) {
-	if len(changes) == 0 {
-		return c, cli.Misuse("write KEY=VALUE, such as codec=zstd", "nothing to set")
+// recordSettings notes how a backend is set now, for a process that takes over; without
+// memory that outlives this one it does nothing.
+func (d *Daemon) recordSettings(name string) {
+	if err := d.frontswap.RecordAgain(); err != nil {
+		d.log.Error("a process that takes over would find the backend as it was set before", "backend", name, "error", err)
 	}
-	seen := map[string]bool{}
-	for _, change := range changes {
-		if seen[change.Key] {
-			return c, cli.Misuse("give it once", "%s is there twice", change.Key)
-		}
-		seen[change.Key] = true
-		if wrong := config.SetZcache(&c, config.Setting(change), s.d.options.RAM); wrong != nil {
-			return c, wrong
-		}
-	}
-	if wrong := config.CheckZcache(c); wrong != nil {
-		return c, wrong
-	}
-	return c, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/metrics"
 )
 
 // bound is an address where NBD is served.
@@ -88,6 +89,30 @@ func (d *Daemon) bindAdmin() error {
 	return nil
 }
 
+func (d *Daemon) bindMetrics() error {
+	if d.config.Metrics == "" {
+		return nil
+	}
+	a := config.Address{Network: "tcp", Address: d.config.Metrics}
+	l, err := d.listen(metricsSocket, a, config.Socket{})
+	if errors.Is(err, errTaken) && !d.config.MetricsChosen {
+		// The default belongs to whoever came first; several daemons on one
+		// machine need not be told about each other.
+		d.log.Warn("the default address for metrics is taken, using another port", "address", a.Address)
+		a.Address = "127.0.0.1:0"
+		l, err = listen(a, config.Socket{})
+	}
+	if err != nil {
+		return d.config.Fault("metrics", cureListen(a, err), err)
+	}
+	d.listeners.metrics, d.metricsAddr = l, l.Addr().String()
+	if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+		d.log.Warn("metrics can be read by others: their address is not a loopback address", "address", d.metricsAddr)
+	}
+	d.metrics, err = metrics.NewServer(metrics.NewCollector(d.snapshot), d.log)
+	return err
+}
+
 // inherit makes a listener of a socket that another process has bound. Closing
 // the listener leaves the file open, and a Unix socket in its folder.
 func inherit(f *os.File) (net.Listener, error) {
@@ -133,7 +158,7 @@ func (d *Daemon) warnSockets() {
 			continue
 		}
 		tcp = true
-		if isLoopback(b.Address.Address) {
+		if config.IsLoopback(b.Address.Address) {
 			continue
 		}
 		if text := exposure(tls); text != "" {
@@ -148,10 +173,4 @@ func (d *Daemon) warnSockets() {
 			d.log.Warn("nobody can open the export over TCP: it has no rule for certificates, such as allow = [\"cert:NAME\"]", "export", e.Name)
 		}
 	}
-}
-
-func isLoopback(hostPort string) bool {
-	host, _, err := net.SplitHostPort(hostPort)
-	ip := net.ParseIP(host)
-	return err == nil && ip != nil && ip.IsLoopback()
 }

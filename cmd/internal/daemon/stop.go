@@ -67,11 +67,13 @@ func (d *Daemon) serve(ready func()) {
 	for i, l := range bound.nbd {
 		d.serveNBD(i, l)
 	}
+	var ctx context.Context
+	ctx, d.calm = context.WithCancel(context.Background())
 	if d.options.Protection.Wanted {
-		var ctx context.Context
-		ctx, d.calm = context.WithCancel(context.Background())
 		d.running.Go(func() { d.urgency.watch(ctx, d) })
 	}
+	d.running.Go(func() { d.watchDonors(ctx) })
+	d.serveLent(bound.lent)
 	d.goOnDraining()
 	ready()
 	d.running.Go(func() {

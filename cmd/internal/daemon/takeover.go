@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/tmemd/tmemd/backends/sharedmem"
-	"github.com/tmemd/tmemd/backends/zcache"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/frontswap"
 )
@@ -50,12 +49,14 @@ func (d *Daemon) takeOver() (loaded bool, err error) {
 		}
 	}
 	for _, b := range r.Backends {
-		keep[b.Files+".arena"], keep[b.Files+".chunks"] = true, true
+		for _, rest := range kinds[b.Kind].files {
+			keep[b.Files+rest] = true
+		}
 		if b.state() == frontswap.StateDraining {
 			d.draining = append(d.draining, b.Name)
 		}
 	}
-	if err := d.memory.RemoveExcept(func(name string) bool { return keep[name] }); err != nil {
+	if err := d.memory.RemoveExcept(func(name string) bool { return keep[name] || d.isLent(name) }); err != nil {
 		d.log.Warn("memory files that nobody needs stay", "error", err)
 	}
 	what := "took over from a tmemd that did not end properly"
@@ -78,10 +79,13 @@ func (d *Daemon) touchBackends() {
 		return
 	}
 	for _, b := range d.frontswap.Backends() {
-		if c, ok := behindRules(b.Backend).(*zcache.Cache); ok {
-			if err := c.Touch(); err != nil {
-				d.log.Warn("memory of a backend is taken as it is used, not beforehand", "backend", b.Name, "error", err)
-			}
+		inner := behindRules(b.Backend)
+		touch := kinds[inner.Kind()].touch
+		if touch == nil {
+			continue
+		}
+		if err := touch(inner); err != nil {
+			d.log.Warn("memory of a backend is taken as it is used, not beforehand", "backend", b.Name, "error", err)
 		}
 	}
 }
@@ -99,7 +103,7 @@ func (d *Daemon) restore() (record, error) {
 	d.complete.Store(r.Complete)
 	var list []frontswap.Registered
 	for _, b := range r.Backends {
-		made, err := b.reopen(d.memory, d.options)
+		made, err := d.reopen(b)
 		if err != nil {
 			return r, errors.Join(err, closeAll(list))
 		}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tmemd/tmemd/cmd/internal/admin"
@@ -29,75 +30,109 @@ func exposure(t config.TLS) string {
 	return ""
 }
 
+// certificates are those of one part of the daemon. They are read anew while it runs.
+type certificates struct {
+	table config.TLSTable
+	tls   config.TLS
+	keys  atomic.Pointer[nbd.TLSKeys] // nil if TLS is off
+}
+
+// parts are the parts of the daemon that encrypt.
+func (d *Daemon) parts() []*certificates {
+	return []*certificates{&d.nbdKeys, &d.ramsterKeys, &d.donorKeys}
+}
+
 // loadKeys reads the certificates that the daemon starts with.
 func (d *Daemon) loadKeys() error {
-	t := d.config.NBD.TLS
-	if t.Mode == nbd.TLSOff {
-		return nil
+	d.nbdKeys.table, d.nbdKeys.tls = config.NBDTLS, d.config.NBD.TLS
+	d.ramsterKeys.table, d.ramsterKeys.tls = config.RamsterTLS, d.config.Ramster.TLS
+	d.donorKeys.table = config.DonorTLS
+	if d.config.Donor != nil {
+		d.donorKeys.tls = d.config.Donor.TLS.TLS
 	}
-	keys, err := t.Load()
-	var bad *config.TLSError
-	if errors.As(err, &bad) {
-		return d.config.Fault(bad.Setting, bad.Hint, bad)
+	for _, c := range d.parts() {
+		if c.tls.Mode == nbd.TLSOff {
+			continue
+		}
+		keys, err := c.tls.Load(c.table)
+		var bad *config.TLSError
+		if errors.As(err, &bad) {
+			return d.config.Fault(bad.Setting, bad.Hint, bad)
+		}
+		if err != nil {
+			return err
+		}
+		// It serves nevertheless: a host that was down for long needs its swap, and
+		// over a Unix socket it can have it.
+		if err := config.Validity(keys.Certificate.Leaf, time.Now()); err != nil {
+			d.log.Error("others will not accept the certificate", "certificate", c.tls.Certificate, "error", err)
+		}
+		if st, err := os.Stat(c.tls.Key); err == nil && st.Mode().Perm()&0o077 != 0 {
+			d.log.Warn("others can read the private key: chmod 600 it", "key", c.tls.Key, "mode", st.Mode().Perm().String())
+		}
+		c.keys.Store(keys)
 	}
-	if err != nil {
-		return err
-	}
-	// It serves nevertheless: a host that was down for long needs its swap, and
-	// over a Unix socket it can have it.
-	if err := config.Validity(keys.Certificate.Leaf, time.Now()); err != nil {
-		d.log.Error("clients will not accept the certificate", "certificate", t.Certificate, "error", err)
-	}
-	if st, err := os.Stat(t.Key); err == nil && st.Mode().Perm()&0o077 != 0 {
-		d.log.Warn("others can read the private key: chmod 600 it", "key", t.Key, "mode", st.Mode().Perm().String())
-	}
-	d.keys.Store(keys)
 	return nil
 }
 
-// reload reads the certificates anew. New connections get them, open ones keep
-// theirs. After an error the old ones stay.
-func (d *Daemon) reload() (admin.TLS, error) {
-	t := d.config.NBD.TLS
-	if t.Mode == nbd.TLSOff {
-		return admin.TLS{}, &admin.Error{
+// reload reads the certificates and the files of donors anew. New connections get them,
+// open ones keep theirs. After an error all certificates stay as they were.
+func (d *Daemon) reload() (admin.Reloaded, error) {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	fresh := map[*certificates]*nbd.TLSKeys{}
+	for _, c := range d.parts() {
+		if c.tls.Mode == nbd.TLSOff {
+			continue
+		}
+		keys, err := c.tls.Load(c.table)
+		if err == nil {
+			err = config.Validity(keys.Certificate.Leaf, time.Now())
+		}
+		if err != nil {
+			d.log.Error("the certificates were not replaced, the old ones are used on", "table", c.table, "error", err)
+			told := &admin.Error{Status: http.StatusConflict, Message: fmt.Sprintf("the old certificates are used on: %v", err), Hint: "put a good one in its place"}
+			var bad *config.TLSError
+			if errors.As(err, &bad) {
+				told.Message, told.Hint = fmt.Sprintf("the old certificates are used on: %s: %v", bad.Setting, bad), bad.Hint
+			}
+			return admin.Reloaded{}, told
+		}
+		fresh[c] = keys
+	}
+	for c, keys := range fresh {
+		c.keys.Store(keys)
+		d.log.Info("certificates read anew", "table", c.table, "certificate", certificateName(keys.Certificate.Leaf), "expires", keys.Certificate.Leaf.NotAfter)
+	}
+	files, err := d.readDonors()
+	if err != nil {
+		return admin.Reloaded{}, err
+	}
+	if len(fresh)+len(files) == 0 {
+		return admin.Reloaded{}, &admin.Error{
 			Status: http.StatusConflict, Message: "there is nothing to read anew: TLS is off", Hint: "other settings need a restart; see [nbd.tls] for TLS",
 		}
 	}
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
-	keys, err := t.Load()
-	if err == nil {
-		err = config.Validity(keys.Certificate.Leaf, time.Now())
-	}
-	if err != nil {
-		d.log.Error("the certificates were not replaced, the old ones are used on", "error", err)
-		told := &admin.Error{Status: http.StatusConflict, Message: fmt.Sprintf("the old certificates are used on: %v", err), Hint: "put a good one in its place"}
-		var bad *config.TLSError
-		if errors.As(err, &bad) {
-			told.Message, told.Hint = fmt.Sprintf("the old certificates are used on: %s: %v", bad.Setting, bad), bad.Hint
-		}
-		return admin.TLS{}, told
-	}
-	d.keys.Store(keys)
-	shown := d.showTLS()
-	d.log.Info("certificates read anew", "certificate", shown.Certificate, "expires", shown.Expires)
-	return *shown, nil
+	return admin.Reloaded{TLS: d.showTLS(), Ramster: d.ramsterKeys.show(true), Donor: d.donorKeys.show(true), DonorsFiles: files}, nil
 }
 
 // Reload implements admin.Service.
-func (s service) Reload() (admin.TLS, error) { return s.d.reload() }
+func (s service) Reload() (admin.Reloaded, error) { return s.d.reload() }
 
-// showTLS describes TLS, or is nil if it is off.
+// showTLS describes TLS of NBD, or is nil if it is off.
 func (d *Daemon) showTLS() *admin.TLS {
-	keys := d.keys.Load()
+	return d.nbdKeys.show(d.config.NBD.TLS.Mode == nbd.TLSRequired)
+}
+
+// show describes them, or is nil if TLS is off.
+func (c *certificates) show(required bool) *admin.TLS {
+	keys := c.keys.Load()
 	if keys == nil {
 		return nil
 	}
 	leaf := keys.Certificate.Leaf
 	return &admin.TLS{
-		Required: d.config.NBD.TLS.Mode == nbd.TLSRequired, ClientCertificates: keys.ClientCAs != nil,
-		Certificate: certificateName(leaf), Expires: leaf.NotAfter,
+		Required: required, ClientCertificates: keys.ClientCAs != nil, Certificate: certificateName(leaf), Expires: leaf.NotAfter,
 	}
 }
 
@@ -117,9 +152,8 @@ func (d *Daemon) reloadOn(signals <-chan os.Signal) (stop func()) {
 			select {
 			case <-signals:
 				var told *admin.Error
-				// reload logs what went wrong with files.
-				if _, err := d.reload(); errors.As(err, &told) && d.config.NBD.TLS.Mode == nbd.TLSOff {
-					d.log.Info("a signal to reload did nothing", "reason", told.Message)
+				if _, err := d.reload(); errors.As(err, &told) {
+					d.log.Info("a signal to reload did not do all", "reason", told.Message)
 				}
 			case <-done:
 				return

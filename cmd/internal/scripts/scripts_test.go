@@ -1,9 +1,11 @@
 package scripts
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/ctl"
 	"github.com/tmemd/tmemd/cmd/internal/daemon"
 	"github.com/tmemd/tmemd/cmd/internal/nbdtest"
@@ -30,6 +33,7 @@ func TestMain(m *testing.M) {
 // TestScripts runs the stories. Beside testscript's own commands they have
 //
 //	await DIR                                wait until the daemon of the folder answers
+//	awaitup DIR DONOR                        wait until it has a donor that answers
 //	term DIR                                 send SIGTERM to it
 //	code N PROGRAM ARGS                      run a program that must exit with status N
 //	pages write|check SOCKET EXPORT SEED N   write pages 0 to N-1 by NBD, or compare them
@@ -39,18 +43,19 @@ func TestMain(m *testing.M) {
 //	expand FILE                              replace $VARIABLES in a file
 //	memory ORDER ARGS                        do something to memory files, see memory_test.go
 //
-// and the variables SHM, a folder on memory, and DISK, one that is not.
+// and the variables SHM, a folder on memory, DISK, one that is not, and UID, the user.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"await": await, "term": term, "code": code, "pages": pages, "occupy": occupy, "memory": memory, "expand": expand,
+			"await": await, "awaitup": awaitUp, "term": term, "code": code, "pages": pages, "occupy": occupy, "memory": memory, "expand": expand,
 		},
 		// Not the user's own folders.
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("UID", strconv.Itoa(os.Geteuid()))
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each program ends a second late
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "xdg"))
 			return setMemory(e)
@@ -69,6 +74,20 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		if time.Now().After(deadline) {
 			ts.Fatalf("the daemon of %s does not answer: %v", args[0], err)
+		}
+	}
+}
+
+func awaitUp(ts *testscript.TestScript, _ bool, args []string) {
+	client := admin.NewClient(ts.MkAbs(filepath.Join(args[0], "admin.sock")))
+	defer client.Close()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		list, err := client.Donors(context.Background())
+		if slices.ContainsFunc(list, func(d admin.Donor) bool { return d.Name == args[1] && d.State == "up" }) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("donor %s does not answer: %+v, %v", args[1], list, err)
 		}
 	}
 }

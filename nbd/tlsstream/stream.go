@@ -1,43 +1,87 @@
-package nbd
+// Package tlsstream moves many TLS records with one system call.
+//
+// Left to itself crypto/tls makes a system call for each record in either direction, which
+// undoes the batches that whoever speaks a pipelined protocol lives on: a Read returns one
+// record, though ten are there, and a Write of ten is ten writes.
+//
+// nbd has one for each encrypted connection, and so have the daemon's connections to
+// donors of memory and of owners.
+//
+// # Not promised
+//
+// That a Write is one system call: it is one for each [recordBuffer] bytes.
+package tlsstream
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"sync"
 )
 
 const (
 	// recordBuffer is how many bytes of records one system call moves: four
-	// records of full size, with their headers. A connection in transmission has
+	// records of full size, with their headers. A connection that batches has
 	// one for each direction, on the Go heap, and the second only once it wrote.
-	recordBuffer = 4*(tlsRecord+512) + 512
-	// tlsRecord is the plaintext of a full record.
-	tlsRecord = 16 << 10
+	recordBuffer = 4*(recordSize+512) + 512
+	// recordSize is the plaintext of a full record.
+	recordSize = 16 << 10
 
 	unlimited = -1
+
+	// MaxHandshake bounds what the other side of a Server may send until its TLS handshake
+	// is done, in bytes. crypto/tls itself would take 64 KiB of ClientHello and 256 KiB
+	// of certificates from anybody. A chain of three certificates takes 6 KiB, or 20
+	// with the largest post-quantum signatures.
+	MaxHandshake = 32 << 10
 )
 
-// tlsStream is the socket of an encrypted connection. Left to itself crypto/tls
-// makes a system call for each record in either direction, which undoes the
-// batches that the engine lives on: a Read returns one record, though ten are
-// there, and a Write of ten is ten writes.
+// ErrHandshakeTooLong is what Handshake fails with beyond that.
+var ErrHandshakeTooLong = fmt.Errorf("the client sent more than %d bytes of TLS handshake", MaxHandshake)
+
+// Stream is an encrypted connection.
 //
-// Read returns what the socket held, decrypted, up to the space there is. Write
-// and writePieces send their records with as few system calls as recordBuffer
-// allows. One goroutine reads; writers are serialised by connection.writing.
-type tlsStream struct {
+// Read returns what the socket held, decrypted, up to the space there is, once Batch was
+// called. Write and WritePieces send their records with as few system calls as a buffer of
+// 66 KiB allows. One goroutine reads; writers are serialised by the caller.
+type Stream struct {
 	*tls.Conn
 	records *recordSocket // immutable
-	pieces  *bufio.Writer // joins small pieces to full records; guarded by connection.writing
+	pieces  *bufio.Writer // joins small pieces to full records; the writers'
 }
 
-// batch makes Read take all that the socket holds. The handshake, which reads
+// Server makes the server's side of a connection. Nothing is read before Handshake.
+func Server(conn net.Conn, config *tls.Config) *Stream {
+	records := &recordSocket{Conn: conn, allowance: MaxHandshake}
+	return &Stream{Conn: tls.Server(records, config), records: records}
+}
+
+// Client makes the client's side.
+func Client(conn net.Conn, config *tls.Config) *Stream {
+	records := &recordSocket{Conn: conn, allowance: unlimited}
+	return &Stream{Conn: tls.Client(records, config), records: records}
+}
+
+// Handshake has to come before everything else.
+func (s *Stream) Handshake() error { return s.HandshakeContext(context.Background()) }
+
+// HandshakeContext is Handshake until ctx ends.
+func (s *Stream) HandshakeContext(ctx context.Context) error {
+	if err := s.Conn.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	s.records.allowance = unlimited
+	return nil
+}
+
+// Batch makes Read take all that the socket holds. A handshake, which reads
 // a few bytes at a time, does without the buffer that it needs.
-func (s *tlsStream) batch() { s.records.in, s.records.patient = make([]byte, recordBuffer), true }
+func (s *Stream) Batch() { s.records.in, s.records.patient = make([]byte, recordBuffer), true }
 
 // Read implements net.Conn. It waits for the first record only.
-func (s *tlsStream) Read(b []byte) (int, error) {
+func (s *Stream) Read(b []byte) (int, error) {
 	n, err := s.Conn.Read(b)
 	if err != nil || s.records.in == nil {
 		return n, err
@@ -55,7 +99,7 @@ func (s *tlsStream) Read(b []byte) (int, error) {
 }
 
 // Write implements net.Conn.
-func (s *tlsStream) Write(b []byte) (int, error) {
+func (s *Stream) Write(b []byte) (int, error) {
 	s.records.hold()
 	n, err := s.Conn.Write(b)
 	if e := s.records.release(); err == nil {
@@ -64,10 +108,10 @@ func (s *tlsStream) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// writePieces writes all pieces as one stream.
-func (s *tlsStream) writePieces(pieces net.Buffers) error {
+// WritePieces writes all pieces as one stream.
+func (s *Stream) WritePieces(pieces net.Buffers) error {
 	if s.pieces == nil {
-		s.pieces = bufio.NewWriterSize(s.Conn, tlsRecord)
+		s.pieces = bufio.NewWriterSize(s.Conn, recordSize)
 	}
 	s.records.hold()
 	for _, p := range pieces {
@@ -83,7 +127,7 @@ func (s *tlsStream) writePieces(pieces net.Buffers) error {
 
 // Close implements net.Conn. It says good-bye, unless a write is under way: then
 // the purpose is to break that.
-func (s *tlsStream) Close() error {
+func (s *Stream) Close() error {
 	if !s.records.mu.TryLock() {
 		return s.records.Conn.Close()
 	}
@@ -144,7 +188,7 @@ func (r *recordSocket) readDirect(b []byte) (int, error) {
 		return r.Conn.Read(b)
 	}
 	if r.allowance == 0 {
-		return 0, errTLSHandshakeTooLong
+		return 0, ErrHandshakeTooLong
 	}
 	n, err := r.Conn.Read(b[:min(len(b), r.allowance)])
 	r.allowance -= n

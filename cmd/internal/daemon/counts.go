@@ -1,0 +1,57 @@
+package daemon
+
+import (
+	"github.com/tmemd/tmemd/backends/ramster/wire"
+	"github.com/tmemd/tmemd/frontswap"
+	"github.com/tmemd/tmemd/metrics"
+)
+
+// countRemotes is what backends that are other hosts' memory count.
+func countRemotes(list []frontswap.BackendStatus) (all []metrics.Ramster) {
+	for _, b := range list {
+		r, ok := behindRules(b.Backend).(*remote)
+		if !ok {
+			continue
+		}
+		n := r.Remote()
+		counts := metrics.Ramster{
+			Backend: b.Name, Staged: n.Staged, Pages: n.Pages, Lost: n.Lost, Sent: n.Sent, SentAgain: n.SentAgain, Repaired: n.Repaired, Orphans: n.Orphans,
+			ReadAhead: n.ReadAhead, AheadHits: n.AheadHits, SecondCopy: n.SecondCopy, LoadsWaited: n.LoadsWaited, Evicted: n.Evicted,
+		}
+		for _, d := range r.Donors() {
+			counts.Donors = append(counts.Donors, metrics.RamsterDonor{
+				Name: d.Name, Up: d.State == "up", Pages: d.Pages, Free: d.Free, Wanted: d.Wanted, Latency: d.Session.Latency,
+				Missed: d.Session.Missed, Rejected: d.Rejected, Missing: d.Missing, Sessions: d.Session.Sessions, Failures: d.Session.Failures,
+				Sent: d.Session.BytesOut, Received: d.Session.BytesIn,
+			})
+		}
+		all = append(all, counts)
+	}
+	return all
+}
+
+// count is what the memory that is lent counts, or nil.
+func (l *lending) count() *metrics.Lent {
+	if l == nil || l.donor == nil {
+		return nil
+	}
+	s := l.donor.Stats()
+	counts := metrics.Lent{
+		Held: s.HeldBytes, Limit: s.LimitBytes, Max: s.MaxBytes, Frozen: s.Frozen, Sessions: s.Sessions,
+		Denied: s.Denied, Unidentified: s.Unidentified, Dropped: s.Evicted, Corrupt: s.Corrupt, Memory: s.Memory,
+	}
+	for _, c := range s.Clients {
+		counts.Clients = append(counts.Clients, metrics.LentClient{
+			Name: c.Name, Persistent: c.Persistent, Ephemeral: c.Ephemeral, Used: c.Used, Quota: c.Quota, Wanted: c.Wanted,
+		})
+	}
+	for operation := wire.Hello; operation <= wire.Stats; operation++ {
+		for status, n := range s.Requests[operation] {
+			// Most pairs never come; these have to be there before they do.
+			if n > 0 || wire.Status(status) == wire.OK {
+				counts.Requests = append(counts.Requests, metrics.LentRequests{Operation: operation.String(), Status: wire.Status(status).String(), Count: n})
+			}
+		}
+	}
+	return &counts
+}
