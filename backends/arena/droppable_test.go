@@ -98,7 +98,7 @@ func TestDroppableGivesWay(t *testing.T) {
 			kept[ref] = o
 		}
 	}
-	if want := 8 * (ChunkSize / (MaxData + 256)); len(kept) != want {
+	if want := 8 * int(a.classes[len(a.classes)-1].slots); len(kept) != want {
 		t.Errorf("%d objects found room, want %d", len(kept), want)
 	}
 	for ref, o := range kept {
