@@ -14,6 +14,9 @@ type Ramster struct {
 	Staged  int64 // bytes
 	Pages   int64
 	Lost    int64 // of Pages
+	Home    int64 // bytes
+
+	CameHome, SentOut uint64
 
 	Sent, SentAgain, Repaired, Orphans, ReadAhead, AheadHits, SecondCopy, LoadsWaited, Evicted uint64
 
@@ -63,6 +66,9 @@ var (
 	ramsterStaged   = describe("ramster_staged_bytes", "Memory here for pages that donors do not have yet.", "backend")
 	ramsterPages    = describe("ramster_pages", "Pages that other hosts have.", "backend")
 	ramsterLost     = describe("ramster_lost_pages", "Of these, pages that no donor has any more, as of the last look: I/O errors, unless storage has them.", "backend")
+	ramsterHome     = describe("ramster_home_bytes", "Memory here for pages that came back because this host has some to spare.", "backend")
+	ramsterCame     = describe("ramster_home_pages_total", "Pages that came back.", "backend")
+	ramsterLeft     = describe("ramster_home_left_pages_total", "Of these, pages that had to go again.", "backend")
 	ramsterSent     = describe("ramster_sent_pages_total", "Pages that donors took.", "backend")
 	ramsterAgain    = describe("ramster_resent_pages_total", "Pages sent to another donor, as the first one refused them or went away.", "backend")
 	ramsterRepaired = describe("ramster_repaired_copies_total", "Copies made again because a donor was lost, or removed.", "backend")
@@ -102,7 +108,7 @@ var (
 	donorRequests     = describe("donor_requests_total", "Answers to other hosts.", "operation", "status")
 
 	memoryDescriptions = []*prometheus.Desc{
-		ramsterStaged, ramsterPages, ramsterLost, ramsterSent, ramsterAgain, ramsterRepaired, ramsterOrphans, ramsterAhead, ramsterHits,
+		ramsterStaged, ramsterHome, ramsterCame, ramsterLeft, ramsterPages, ramsterLost, ramsterSent, ramsterAgain, ramsterRepaired, ramsterOrphans, ramsterAhead, ramsterHits,
 		ramsterSecond, ramsterWaited, ramsterEvicted, ramsterDonorUp, ramsterDonorPages, ramsterDonorFree, ramsterDonorWanted, ramsterDonorLatency,
 		ramsterDonorMissed, ramsterDonorRejected, ramsterDonorMissing, ramsterDonorSessions, ramsterDonorFailures, ramsterDonorSent, ramsterDonorReceived,
 		donorHeld, donorLimit, donorMax, donorFrozen, donorSessions, donorDenied, donorUnidentified, donorDropped, donorCorrupt,
@@ -112,6 +118,9 @@ var (
 
 func (e emitter) ramster(r Ramster) {
 	e.gauge(ramsterStaged, float64(r.Staged), r.Backend)
+	e.gauge(ramsterHome, float64(r.Home), r.Backend)
+	e.counter(ramsterCame, r.CameHome, r.Backend)
+	e.counter(ramsterLeft, r.SentOut, r.Backend)
 	e.gauge(ramsterPages, float64(r.Pages), r.Backend)
 	e.gauge(ramsterLost, float64(r.Lost), r.Backend)
 	e.counter(ramsterSent, r.Sent, r.Backend)

@@ -25,6 +25,7 @@ type fileBackend struct {
 	Patience       literal  `toml:"patience"`
 	LostAfter      literal  `toml:"lost_after"`
 	RepairRate     literal  `toml:"repair_rate"`
+	Home           literal  `toml:"home"`
 }
 
 // placedSetting is a setting, and where it is below its backend.
@@ -46,6 +47,7 @@ func (f fileBackend) settings() []placedSetting {
 		{"scrub_period", f.ScrubPeriod},
 		{"donors_file", f.DonorsFile}, {"donors_srv", f.DonorsService}, {"copies", f.Copies},
 		{"deadline", f.Deadline}, {"patience", f.Patience}, {"lost_after", f.LostAfter}, {"repair_rate", f.RepairRate},
+		{"home", f.Home},
 	} {
 		if s.value != "" {
 			given = append(given, placedSetting{s.key, Setting{s.key, string(s.value)}})

@@ -49,6 +49,7 @@ var keys = []struct{ name, example string }{
 	{"backend.patience", `patience = "20s"`},
 	{"backend.lost_after", `lost_after = "30s"`},
 	{"backend.repair_rate", `repair_rate = "32MiB"`},
+	{"backend.home", `home = "256MiB"`},
 	{"nbd", `[nbd] on a line of its own, then its keys`},
 	{"nbd.max_connections", `max_connections = 256`},
 	{"nbd.max_handshakes", `max_handshakes = 64`},

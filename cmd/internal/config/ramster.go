@@ -46,7 +46,7 @@ var ramsterSettings = Settings[Ramster]{
 		if staging == 0 {
 			staging = defaultStaging
 		}
-		return staging + c.Pages*stubBytes
+		return staging + c.Home + c.Pages*stubBytes
 	},
 	list: []setting[Ramster]{
 		{"size", "64GiB", "the page data that other hosts may have, at most; this one keeps 1 % of it to know where",
@@ -112,6 +112,20 @@ var ramsterSettings = Settings[Ramster]{
 				return assign(&c.Rate, rate, err, "write bytes in a second, such as 32MiB")
 			},
 			func(c Ramster) string { return exact(c.Rate) }},
+		{"home", "256MiB", "memory here for pages that come back while this host has some to spare: a size, or off",
+			func(c *Ramster, text string, ram int64) *cli.Error {
+				size, err := int64(0), error(nil)
+				if text != "off" {
+					size, err = parseSize(text, ram)
+				}
+				return assign(&c.Home, size, err, "write off, or: "+SizeSyntax)
+			},
+			func(c Ramster) string {
+				if c.Home == 0 {
+					return "off"
+				}
+				return exact(c.Home)
+			}},
 	},
 }
 

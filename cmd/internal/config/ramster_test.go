@@ -62,13 +62,14 @@ deadline = "200ms"
 patience = "1m"
 lost_after = "45s"
 repair_rate = "1MiB"
+home = "64MiB"
 `)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Ramster{
 		Config: ramster.Config{
-			Pages: 200 << 30 / 4096, Staging: 32 << 20, Copies: 3, Deadline: 200 * time.Millisecond, Patience: time.Minute, Lost: 45 * time.Second, Rate: 1 << 20,
+			Pages: 200 << 30 / 4096, Staging: 32 << 20, Copies: 3, Deadline: 200 * time.Millisecond, Patience: time.Minute, Lost: 45 * time.Second, Rate: 1 << 20, Home: 64 << 20,
 			Donors: []ramster.Donor{
 				{Name: "east", Address: "tcp://10.0.0.2:10810"}, {Name: "x", Address: "unix:///run/x.sock"}, {Name: "vsock-3-10811", Address: "vsock://3:10811"},
 				{Name: "host.example.org", Address: "tcp://host.example.org:10810"}, {Name: "fe80-1-7", Address: "tcp://[fe80::1]:7"},
@@ -80,7 +81,7 @@ repair_rate = "1MiB"
 	if b.Name != "others" || !reflect.DeepEqual(b.Ramster, want) {
 		t.Errorf("got %+v, want %+v", b.Ramster, want)
 	}
-	if b.Memory != 32<<20+200<<30/4096*stubBytes {
+	if b.Memory != 32<<20+64<<20+200<<30/4096*stubBytes {
 		t.Errorf("it may take %d bytes here", b.Memory)
 	}
 	for _, s := range RamsterSettings().Show(b.Ramster) {
@@ -162,7 +163,7 @@ hint: write bytes in a second, such as 32MiB
 error: DIR/tmemd.toml:3: backend.codec: ramster has no setting "codec"
 3| codec = "lz4"
  |         ^
-hint: the settings are size, donors, donors_file, donors_srv, staging, copies, deadline, patience, lost_after, repair_rate
+hint: the settings are size, donors, donors_file, donors_srv, staging, copies, deadline, patience, lost_after, repair_rate, home
 error: DIR/tmemd.toml:6: backend.copies: zcache has no setting "copies"
 6| copies = 2
  |          ^
