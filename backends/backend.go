@@ -45,6 +45,7 @@ const (
 	RefusedUnmanaged         // the export was not initialised here
 	RefusedFault             // a rule of fault injection said so
 	RefusedMean              // the page compresses, but pages here compress badly on average and it is one of those
+	RefusedOnce              // a page of an ephemeral export that was offered once would take the place of others
 	Refusals                 // the number of values above, for arrays indexed by reason
 )
 
@@ -65,6 +66,8 @@ func (r Refusal) String() string {
 		return "fault"
 	case RefusedMean:
 		return "mean_compress_poor"
+	case RefusedOnce:
+		return "offered_once"
 	}
 	return "unknown"
 }
@@ -72,6 +75,10 @@ func (r Refusal) String() string {
 // ErrCorrupt is what Load wraps when the bytes found are not the page that was
 // stored: a checksum, a key or a length disagrees.
 var ErrCorrupt = errors.New("stored page is corrupt")
+
+// ErrGone is what Load of a page of an ephemeral export wraps when the backend has
+// forgotten the page: a miss, which is normal and costs no memory to report.
+var ErrGone = errors.New("page is not there any more")
 
 // ErrTransient is what Store and Load wrap when they failed for a reason that
 // goes away by itself. The backend stays in use.
@@ -82,7 +89,14 @@ type Export struct {
 	ID    uint32
 	Name  string
 	Pages uint64
-	Host  Host // the same for all exports of a backend; nil where nobody serves one
+
+	// Ephemeral makes the pages ones that the backend may forget, see the package
+	// comment. Numbers of ephemeral exports and of others are distinct.
+	Ephemeral bool
+
+	// Host is the same for all ephemeral exports of a backend, and for all others;
+	// nil where nobody serves one.
+	Host Host
 }
 
 // Host is whoever loaded a backend, as far as the backend may turn to it, from
@@ -143,16 +157,17 @@ type Backend interface {
 	// the three is meaningful: err != nil is failed, a Refusal other than
 	// Accepted is refused, otherwise the page is stored. It does not replace: an
 	// older copy of the same key is a handle of its own, which the caller
-	// invalidates afterwards. data is not retained or changed.
+	// invalidates afterwards (beforehand, if the export is ephemeral). data is not
+	// retained or changed.
 	Store(key Key, data []byte) (Handle, Refusal, error)
 
 	// Load fills dst, of PageSize bytes, with the page that Store was given, and
 	// keeps it. An error means that dst holds nothing of use; ErrCorrupt is in
-	// its chain if the copy is damaged.
+	// its chain if the copy is damaged, ErrGone if the page was forgotten.
 	Load(key Key, handle Handle, dst []byte) error
 
 	// Invalidate forgets the page. It never blocks and cannot fail. The handle
-	// must be live.
+	// must be live, or be of an ephemeral export and have been forgotten.
 	Invalidate(key Key, handle Handle)
 
 	// InvalidateArea forgets the export: the end of what Init began. Every page
@@ -167,10 +182,17 @@ type Backend interface {
 	Close() error
 }
 
+// Named is a backend under the name that an operator gave it.
+type Named struct {
+	Name    string
+	Backend Backend
+}
+
 // Stats is a backend's account of itself. Bytes are plain bytes.
 type Stats struct {
 	Pages           uint64           // pages held, same-filled ones included
-	SameFilledPages uint64           // of these, pages that cost no memory beyond the map word
+	EphemeralPages  uint64           // of these, pages of ephemeral exports
+	SameFilledPages uint64           // of Pages, pages that cost no memory beyond the map word
 	StoredBytes     uint64           // bytes of page data after compression
 	HeldBytes       uint64           // memory taken from the system for them, overhead included
 	LimitBytes      uint64           // HeldBytes stays at or below this, but for the time after it was lowered; 0 means no limit

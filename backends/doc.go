@@ -1,16 +1,16 @@
-// Package backends is the contract between frontswap and what holds pages for
-// it: compressed memory, other hosts' memory. This comment is the manual for
+// Package backends is the contract between frontswap and cleancache and what holds
+// pages for them: compressed memory, other hosts' memory. This comment is the manual for
 // writing a backend.
 //
 // A backend takes copies of pages of 4096 bytes and gives them back. It may
 // refuse any page at any time. It may not forget one, and it may not give back
 // anything but the bytes it was given: a page that it accepted is the only copy
-// there is.
+// there is. (Pages of ephemeral exports may be forgotten, see there.)
 //
-// frontswap calls it, and nobody else. frontswap remembers which page is where
-// (the handle that Store returns is kept in the page map), asks the next
-// backend or storage when this one refuses, and moves the pages away before the
-// backend goes. So a backend has no index of its own, and is not told why it is
+// frontswap calls it, cleancache does for ephemeral exports, and nobody else.
+// frontswap remembers which page is where (the handle that Store returns is kept in
+// the page map), asks the next backend or storage when this one refuses, and moves
+// the pages away before the backend goes. So a backend has no index of its own, and is not told why it is
 // called. It calls back only to move its copies or to have pages evicted, from
 // goroutines of its own; see [Host].
 //
@@ -133,6 +133,29 @@
 //	    Those that turn to the Host it ends in InvalidateArea of the last export,
 //	    but it does not wait there for Host.Evict, which may be waiting for the
 //	    export to be closed; Close waits for that too.
+//
+// # Ephemeral exports
+//
+// cleancache calls a backend for pages that storage has too: the pages of a disk
+// that were read. Those of an export with Export.Ephemeral are there to be used
+// while memory is left over, as in tmem's ephemeral pools. All rules hold for them
+// as for others, but for these:
+//
+//	B23 A backend may forget any of them, at any moment, without telling. Load of
+//	    one that was forgotten is ErrGone, and never what has its place now. It is
+//	    not counted as corrupt, and does not allocate.
+//	B24 The handle of one that was forgotten may be invalidated all the same, once.
+//	    That leaves every other page as it is.
+//	B25 For one key, Load may overlap with Load, with Invalidate, and with the Store
+//	    that follows it; it then gives one of these pages or is ErrGone. The caller
+//	    has at most one live handle of a key: it invalidates the old one first.
+//	B26 They give way. As long as one takes memory, no page of another export is
+//	    refused as RefusedFull or evicted. A backend that cannot keep the two apart
+//	    refuses Init of an ephemeral export with an error.
+//	B27 They end with the process: nobody remembers their handles, so Adopt is not
+//	    asked for them, and Adopted forgets them without counting them.
+//	B28 InvalidateArea comes after the caller has invalidated every handle that it
+//	    has, forgotten or not. Then no page of the export is left.
 //
 // # Speed
 //

@@ -15,6 +15,7 @@ const (
 	MovedColdPoor                   // recompressed without a gain, and left as it was
 	MovedCompacted                  // copied so that memory can be given back
 	MovedEvicted                    // evicted to make room
+	MovedDropped                    // a page of an ephemeral export, forgotten to make room
 	MovedContended                  // left as it was because it was in use, or replaced, just then
 	MovedRefaulted                  // evicted, and loaded from storage soon after
 	EvictionFailed                  // an eviction that ended in an error; not a page
@@ -46,6 +47,8 @@ func (m Movement) String() string {
 		return "compacted"
 	case MovedEvicted:
 		return "evicted"
+	case MovedDropped:
+		return "dropped"
 	case MovedContended:
 		return "contended"
 	case MovedRefaulted:

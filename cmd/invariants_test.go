@@ -43,7 +43,7 @@ func TestInvariantsNameTests(t *testing.T) {
 				continue
 			}
 			places := []string{folder}
-			if name == "TestConformance" || name == "TestHosted" {
+			if name == "TestConformance" || name == "TestHosted" || name == "TestEphemeral" {
 				places = []string{"backends/zcache"} // where the suite is run
 			}
 			for _, place := range places {

@@ -9,7 +9,11 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/sharedmem"
+	"github.com/tmemd/tmemd/pagelock"
 )
+
+// BlockPages is how many pages may be locked at once, see package pagelock.
+const BlockPages = pagelock.BlockPages
 
 // Storage is what a drain needs from the layer below the area: the place where
 // pages go that no backend has.
@@ -36,13 +40,13 @@ type AreaConfig struct {
 // counters. The tier owns it and calls it from every request; drains call it
 // from theirs. Methods say which lock of the page the caller holds.
 type Area struct {
-	fs      *Frontswap // immutable
-	name    string     // immutable
-	id      uint32     // immutable
-	storage Storage    // immutable
-	fresh   Owner      // immutable: what OwnerNone means here, none or hole
-	locks   *pageLocks // immutable
-	touched bool       // immutable: the map's memory is taken before it is used
+	fs      *Frontswap      // immutable
+	name    string          // immutable
+	id      uint32          // immutable
+	storage Storage         // immutable
+	fresh   Owner           // immutable: what OwnerNone means here, none or hole
+	locks   *pagelock.Locks // immutable
+	touched bool            // immutable: the map's memory is taken before it is used
 
 	// words is the page map. Each word is guarded by its page's lock, and atomic so
 	// that counting may look without. A longer map replaces it when the area grows,
@@ -114,7 +118,7 @@ func newArea(fs *Frontswap, c AreaConfig) (*Area, error) {
 	}
 	a := &Area{
 		touched: c.Touch, fs: fs, name: c.Name, fresh: fresh, id: c.ID, storage: c.Storage, memory: memory,
-		locks: newPageLocks(c.Pages), closed: make(chan struct{}),
+		locks: pagelock.New(c.Pages), closed: make(chan struct{}),
 	}
 	a.publishWords()
 	a.length.Store(c.Pages)
@@ -126,32 +130,32 @@ func newArea(fs *Frontswap, c AreaConfig) (*Area, error) {
 func (a *Area) Pages() uint64 { return a.length.Load() }
 
 // RLock locks the page for Load and Owner.
-func (a *Area) RLock(page uint64) { a.locks.lock(page, &modeRead) }
+func (a *Area) RLock(page uint64) { a.locks.RLock(page) }
 
 // TryRLock is RLock without waiting; it reports success.
-func (a *Area) TryRLock(page uint64) bool { return a.locks.try(page, &modeRead) }
+func (a *Area) TryRLock(page uint64) bool { return a.locks.TryRLock(page) }
 
 // RUnlock ends RLock.
-func (a *Area) RUnlock(page uint64) { a.locks.unlock(page, 1) }
+func (a *Area) RUnlock(page uint64) { a.locks.RUnlock(page) }
 
 // Lock locks the page for everything.
-func (a *Area) Lock(page uint64) { a.locks.lock(page, &modeExclusive) }
+func (a *Area) Lock(page uint64) { a.locks.Lock(page) }
 
 // TryLock is Lock without waiting; it reports success.
-func (a *Area) TryLock(page uint64) bool { return a.locks.try(page, &modeExclusive) }
+func (a *Area) TryLock(page uint64) bool { return a.locks.TryLock(page) }
 
 // Unlock ends Lock.
-func (a *Area) Unlock(page uint64) { a.locks.unlock(page, lockExclusive) }
+func (a *Area) Unlock(page uint64) { a.locks.Unlock(page) }
 
 // LockUpdate locks the page for reading it and for writing its place in
 // storage: loads go on, stores wait.
-func (a *Area) LockUpdate(page uint64) { a.locks.lock(page, &modeUpdate) }
+func (a *Area) LockUpdate(page uint64) { a.locks.LockUpdate(page) }
 
 // UnlockUpdate ends LockUpdate.
-func (a *Area) UnlockUpdate(page uint64) { a.locks.unlock(page, lockUpdate) }
+func (a *Area) UnlockUpdate(page uint64) { a.locks.UnlockUpdate(page) }
 
 // upgrade turns LockUpdate into Lock.
-func (a *Area) upgrade(page uint64) { a.locks.lock(page, &modeUpgrade) }
+func (a *Area) upgrade(page uint64) { a.locks.Upgrade(page) }
 
 // at is the page's place in the map.
 func (a *Area) at(page uint64) *atomic.Uint64 { return &(*a.words.Load())[page] }

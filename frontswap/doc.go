@@ -8,6 +8,9 @@
 // daemon calls [Frontswap.Register] and [Frontswap.Unregister] while requests
 // go on.
 //
+// A [Follower] keeps pages of disks in the same backends; it is told which there are,
+// and to leave one before that is closed.
+//
 // # The kernel's words
 //
 //	init            Backend.Init, for each area, before its first store
@@ -72,7 +75,7 @@
 //
 // # Lock order
 //
-//	Area.life → page locks (ascending; see pageLocks) → move.loading → Frontswap.mu
+//	Area.life → page locks (ascending; see pagelock) → move.loading → Frontswap.mu
 //	                                                  → a backend's own → move.mu
 //
 // A drain has a few blocks in hand, each by a worker that holds the locks of that

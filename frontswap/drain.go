@@ -72,6 +72,7 @@ func (f *Frontswap) unload(ctx context.Context, name string, first func(*slot) e
 	// Nobody but this call knows the backend any more, save for loads that found
 	// its slot and have no page of it. It may have work of its own to wait for
 	// that needs mu, so mu is not held.
+	f.follow.Leave(s.backend)
 	for _, id := range f.forgetAreas(s) {
 		s.backend.InvalidateArea(id)
 	}

@@ -20,6 +20,7 @@ type Frontswap struct {
 	log    *slog.Logger
 	memory *sharedmem.Folder        // immutable: where maps are, or nil
 	record func([]Registered) error // immutable: see Config.Record
+	follow Follower                 // immutable: see Config.Follower
 
 	// active is what a store asks, in order. The set it points to never changes;
 	// it is replaced under mu.
@@ -88,7 +89,30 @@ type Config struct {
 	// a new one cannot be recorded it is not loaded; other errors are logged. It is
 	// called with a lock held and must call nothing of this package. It may be nil.
 	Record func([]Registered) error
+
+	// Follower is told which backends there are, or nil.
+	Follower Follower
 }
+
+// Follower keeps pages of its own in the backends, beside those of swap: what
+// cleancache is for disks.
+type Follower interface {
+	// Follow says which backends take pages from now on, in the order in which they
+	// are asked. It is called whenever that changes, with a lock held, and must call
+	// nothing of this package.
+	Follow(active []backends.Named)
+
+	// Leave is called before a backend is closed, which is not among the active any
+	// more. When it returns, the follower has dropped its pages and areas, and does
+	// not call the backend again.
+	Leave(b backends.Backend)
+}
+
+// nobody is the Follower where there is none.
+type nobody struct{}
+
+func (nobody) Follow([]backends.Named) {}
+func (nobody) Leave(backends.Backend)  {}
 
 // New returns a registry without backends or areas, of memory that ends with the
 // process.
@@ -96,7 +120,10 @@ func New(log *slog.Logger) *Frontswap { return Open(Config{Log: log}) }
 
 // Open returns a registry without backends or areas.
 func Open(c Config) *Frontswap {
-	f := &Frontswap{log: c.Log, memory: c.Memory, record: c.Record, areas: map[uint32]*Area{}}
+	f := &Frontswap{log: c.Log, memory: c.Memory, record: c.Record, follow: c.Follower, areas: map[uint32]*Area{}}
+	if f.follow == nil {
+		f.follow = nobody{}
+	}
 	if f.record == nil {
 		f.record = func([]Registered) error { return nil }
 	}
@@ -164,15 +191,18 @@ func (f *Frontswap) registerLocked(name string, b backends.Backend, order int) (
 // active. REQUIRES: mu held.
 func (f *Frontswap) publishLocked() {
 	next := &activeSet{local: true}
+	var active []backends.Named
 	for _, s := range f.slotsLocked() {
 		if s.state == StateActive {
 			next.slots = append(next.slots, s)
 			next.ranks = append(next.ranks, s.order)
 			next.local = next.local && s.local
+			active = append(active, backends.Named{Name: s.name, Backend: s.backend})
 		}
 	}
 	next.local = next.local && len(next.slots) > 0
 	f.active.Store(next)
+	f.follow.Follow(active)
 }
 
 // forgetAreas takes the areas that s was initialised for off its books; the

@@ -147,7 +147,7 @@ type hand struct {
 // way in an area at the time of the call has ended (F3).
 func (m *move) barrier() {
 	for _, a := range m.areas {
-		a.locks.barrier()
+		a.locks.Barrier()
 	}
 }
 
@@ -232,7 +232,7 @@ func (b *block) move() error {
 		}
 	}
 	err := b.copy()
-	// Descending, as pageLocks wants it. After an error, what has arrived counts.
+	// Descending, as pagelock wants it. After an error, what has arrived counts.
 	for i := b.n - 1; i >= 0; i-- {
 		page := b.first + uint64(i)
 		switch {

@@ -110,7 +110,7 @@ func (a *Area) Shrink(pages uint64) {
 	if pages >= old {
 		return
 	}
-	// One lock at a time, as pageLocks wants it of everybody who comes with none.
+	// One lock at a time, as pagelock wants it of everybody who comes with none.
 	_ = a.Touched(func(first, last uint64) error {
 		for page := max(first, pages); page < last; page++ {
 			a.Lock(page)

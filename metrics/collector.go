@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/cleancache"
 	"github.com/tmemd/tmemd/frontswap"
 	"github.com/tmemd/tmemd/nbd"
 	"github.com/tmemd/tmemd/tier"
@@ -40,6 +41,9 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	for _, x := range s.Exports {
 		e.export(x)
 	}
+	for _, d := range s.Disks {
+		e.disk(d)
+	}
 	for _, b := range s.Backends {
 		e.backend(b)
 	}
@@ -68,7 +72,7 @@ func (e emitter) counter(d *prometheus.Desc, value uint64, labels ...string) {
 }
 
 func (e emitter) export(x Export) {
-	area, storage := x.Stats.Area, x.Stats.Storage
+	area := x.Stats.Area
 	e.counter(loads, area.Loads, x.Name)
 	e.counter(succStores, area.SuccStores, x.Name)
 	e.counter(failedStores, area.FailedStores, x.Name)
@@ -83,20 +87,38 @@ func (e emitter) export(x Export) {
 		e.gauge(pages, float64(area.Backends[name]), x.Name, name)
 	}
 
-	e.counter(storagePagesRead, storage.PagesRead, x.Name)
-	e.counter(storagePagesWritten, storage.PagesWritten, x.Name)
-	e.counter(storagePagesPunched, storage.PagesPunched, x.Name)
-	e.counter(storageErrors, storage.ReadErrors, x.Name, "read")
-	e.counter(storageErrors, storage.WriteErrors, x.Name, "write")
-	e.counter(storageErrors, storage.PunchErrors, x.Name, "punch")
-	e.gauge(storageAllocated, float64(storage.AllocatedSize), x.Name)
-	e.gauge(storageDirect, truth(storage.Direct), x.Name)
-
+	e.storage(x.Name, x.Stats.Storage)
 	for _, mode := range []tier.Writethrough{tier.WritethroughOff, tier.WritethroughAsync, tier.WritethroughSync} {
 		e.gauge(writethroughMode, truth(x.Stats.Writethrough == mode), x.Name, mode.String())
 	}
 	e.gauge(writethroughPending, float64(x.Stats.SyncBlocks), x.Name)
 	e.counter(rescuedPages, x.Stats.Rescued, x.Name)
+}
+
+func (e emitter) storage(name string, s tier.StorageStats) {
+	e.counter(storagePagesRead, s.PagesRead, name)
+	e.counter(storagePagesWritten, s.PagesWritten, name)
+	e.counter(storagePagesPunched, s.PagesPunched, name)
+	e.counter(storageErrors, s.ReadErrors, name, "read")
+	e.counter(storageErrors, s.WriteErrors, name, "write")
+	e.counter(storageErrors, s.PunchErrors, name, "punch")
+	e.gauge(storageAllocated, float64(s.AllocatedSize), name)
+	e.gauge(storageDirect, truth(s.Direct), name)
+}
+
+func (e emitter) disk(d Disk) {
+	c := d.Stats.Cache
+	e.counter(succGets, c.SuccGets, d.Name)
+	e.counter(failedGets, c.FailedGets, d.Name)
+	e.counter(puts, c.Puts, d.Name)
+	e.counter(cleancacheInvalidates, c.Invalidates, d.Name)
+	for _, name := range slices.Sorted(maps.Keys(c.Backends)) {
+		e.gauge(cachedPages, float64(c.Backends[name]), d.Name, name)
+	}
+	for _, mode := range []cleancache.Mode{cleancache.Inclusive, cleancache.Exclusive} {
+		e.gauge(cleancacheMode, truth(c.Mode == mode), d.Name, mode.String())
+	}
+	e.storage(d.Name, d.Stats.Storage)
 }
 
 func truth(b bool) float64 {
@@ -108,6 +130,7 @@ func truth(b bool) float64 {
 
 func (e emitter) backend(b frontswap.BackendStatus) {
 	e.gauge(backendPages, float64(b.Pages), b.Name)
+	e.gauge(backendEphemeral, float64(b.Stats.EphemeralPages), b.Name)
 	e.gauge(backendSameFilled, float64(b.Stats.SameFilledPages), b.Name)
 	e.gauge(backendStored, float64(b.Stats.StoredBytes), b.Name)
 	e.gauge(backendHeld, float64(b.Stats.HeldBytes), b.Name)

@@ -19,6 +19,13 @@ var (
 	loadErrors   = describe("frontswap_load_errors_total", "Loads that a backend owed and could not deliver; the client got an I/O error.", "export")
 	pages        = describe("pages", "Pages by who has them: none (never written since the start), storage, hole (reads as zero), or a backend.", "export", "owner")
 
+	succGets              = describe("cleancache_succ_gets_total", "Pages of the disk that were read from the cache.", "disk")
+	failedGets            = describe("cleancache_failed_gets_total", "Pages of the disk that were not in the cache, and read from storage.", "disk")
+	puts                  = describe("cleancache_puts_total", "Pages offered to the cache, kept or not.", "disk")
+	cleancacheInvalidates = describe("cleancache_invalidates_total", "Pages taken out of the cache because they were written, whether they were there or not.", "disk")
+	cachedPages           = describe("cleancache_pages", "Pages of the disk in the backend; some of them may be forgotten by now.", "disk", "backend")
+	cleancacheMode        = describe("cleancache_mode", "1 for the mode: inclusive, or exclusive (a page that was read leaves the cache).", "disk", "mode")
+
 	storagePagesRead    = describe("storage_pages_read_total", "Pages read from storage.", "export")
 	storagePagesWritten = describe("storage_pages_written_total", "Pages written to storage.", "export")
 	storagePagesPunched = describe("storage_pages_punched_total", "Pages whose space on storage was given back.", "export")
@@ -31,7 +38,8 @@ var (
 	rescuedPages        = describe("rescued_pages_total", "Pages read from storage because their backend failed.", "export")
 
 	backendPages          = describe("backend_pages", "Pages that the backend has.", "backend")
-	backendSameFilled     = describe("backend_same_filled_pages", "Of these, pages of one repeated word, which take no memory.", "backend")
+	backendEphemeral      = describe("backend_ephemeral_pages", "Clean pages of disks that the backend has beside those.", "backend")
+	backendSameFilled     = describe("backend_same_filled_pages", "Of both, pages of one repeated word, which take no memory.", "backend")
 	backendStored         = describe("backend_stored_bytes", "Page data after compression.", "backend")
 	backendHeld           = describe("backend_held_bytes", "Memory taken from the system for it, overhead included.", "backend")
 	backendIncompressible = describe("backend_incompressible_pages", "Of its pages, those kept as they came because they do not compress.", "backend")
@@ -76,7 +84,8 @@ var (
 		loads, succStores, failedStores, invalidates, loadErrors, pages,
 		storagePagesRead, storagePagesWritten, storagePagesPunched, storageErrors, storageAllocated, storageDirect,
 		writethroughMode, writethroughPending, rescuedPages,
-		backendPages, backendSameFilled, backendStored, backendHeld, backendLimit, backendMax, backendStall, backendIncompressible, backendAccepted, backendRefused, backendMoved, backendCodecPages, backendCodecBytes,
+		succGets, failedGets, puts, cleancacheInvalidates, cachedPages, cleancacheMode,
+		backendPages, backendEphemeral, backendSameFilled, backendStored, backendHeld, backendLimit, backendMax, backendStall, backendIncompressible, backendAccepted, backendRefused, backendMoved, backendCodecPages, backendCodecBytes,
 		backendCorrupt, backendLoadErrors, backendState, drainRunning, drainMoved, drainLeft,
 		nbdRequests, nbdErrors, nbdBytes, nbdRequestSeconds, nbdClients, nbdConnections, nbdHandshaking,
 		nbdConnectionsTotal, nbdRefused, nbdHandshakeFailures, nbdDenied, nbdTLSConnections, nbdTLSHandshakes, nbdTLSExpiry, nbdBuffersLent, nbdBuffersLimit, nbdPanics,

@@ -22,9 +22,11 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/sharedmem"
+	"github.com/tmemd/tmemd/cleancache"
 	"github.com/tmemd/tmemd/frontswap"
 	"github.com/tmemd/tmemd/nbd"
 	"github.com/tmemd/tmemd/tier"
+	"github.com/tmemd/tmemd/tier/disk"
 )
 
 var update = flag.Bool("update", false, "write testdata/metrics.txt anew")
@@ -65,11 +67,19 @@ func someSnapshot() Snapshot {
 		Version:    "v0.1.0",
 		Protection: map[string]bool{"memory_locked": true, "io_flusher": false},
 		Exports:    []Export{{Name: "swap", Stats: swap}, {Name: "scratch", Stats: scratch}},
+		Disks: []Disk{{Name: "root", Size: 4096, Stats: disk.Stats{
+			Cache: cleancache.Stats{
+				Counters: cleancache.Counters{SuccGets: 301, FailedGets: 302, Puts: 303, Invalidates: 304},
+				Mode:     cleancache.Exclusive, Backends: map[string]int64{"zcache": 305, "old": 306},
+			},
+			Storage: tier.StorageStats{PagesRead: 307, PagesWritten: 308, PagesPunched: 309, AllocatedSize: 310},
+			Memory:  []sharedmem.Usage{{Purpose: "cleancache index", Mapped: 8192, Resident: 4096}},
+		}}},
 		Backends: []frontswap.BackendStatus{
 			{
 				Name: "zcache", Kind: "zcache", State: frontswap.StateActive, Pages: 350, LoadErrors: 4,
 				Stats: backends.Stats{
-					Pages: 350, SameFilledPages: 50, StoredBytes: 450000, HeldBytes: 460000, LimitBytes: 1 << 30, MaxBytes: 1 << 31, Stall: 0.125, Incompressible: 7,
+					Pages: 350, EphemeralPages: 66, SameFilledPages: 50, StoredBytes: 450000, HeldBytes: 460000, LimitBytes: 1 << 30, MaxBytes: 1 << 31, Stall: 0.125, Incompressible: 7,
 					Refused: [backends.Refusals]uint64{202, 11, 12, 13, 14}, CorruptLoads: 3,
 					Moved:  [backends.Movements]uint64{21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37},
 					Codecs: []backends.CodecStats{{Name: "lz4", Pages: 290, Bytes: 445000}, {Name: "zstd", Pages: 10, Bytes: 5000}},
@@ -177,13 +187,14 @@ func TestEverythingDescribed(t *testing.T) {
 
 func TestMemoryByPurpose(t *testing.T) {
 	want := map[string][2]int64{
-		"page map":        {16384 + 4096 + 1, 8192 + 1},
-		"storage buffers": {2097152, 2097152},
-		"zcache arena":    {1<<30 + 1<<20, 458752 + 65536},
-		"drain buffer":    {2097152, 2097152},
-		"nbd connections": {131072, 131072},
-		"nbd buffer pool": {262144, 262144},
-		"donor's arena":   {8 << 20, 3 << 20},
+		"page map":         {16384 + 4096 + 1, 8192 + 1},
+		"cleancache index": {8192, 4096},
+		"storage buffers":  {2097152, 2097152},
+		"zcache arena":     {1<<30 + 1<<20, 458752 + 65536},
+		"drain buffer":     {2097152, 2097152},
+		"nbd connections":  {131072, 131072},
+		"nbd buffer pool":  {262144, 262144},
+		"donor's arena":    {8 << 20, 3 << 20},
 	}
 	all := someSnapshot().MemoryByPurpose()
 	for _, u := range all {

@@ -5,12 +5,14 @@ import (
 	"github.com/tmemd/tmemd/frontswap"
 	"github.com/tmemd/tmemd/nbd"
 	"github.com/tmemd/tmemd/tier"
+	"github.com/tmemd/tmemd/tier/disk"
 )
 
 // Snapshot is what one scrape shows.
 type Snapshot struct {
 	Version  string
 	Exports  []Export
+	Disks    []Disk
 	Backends []frontswap.BackendStatus
 	NBD      nbd.Stats
 	Memory   []sharedmem.Usage // memory that neither exports nor backends report
@@ -25,6 +27,13 @@ type Export struct {
 	Name  string
 	Size  int64 // bytes
 	Stats tier.Stats
+}
+
+// Disk is one disk's part of a Snapshot.
+type Disk struct {
+	Name  string
+	Size  int64 // bytes
+	Stats disk.Stats
 }
 
 // MemoryByPurpose lists all memory outside the Go heap, one entry for each
@@ -47,6 +56,9 @@ func (s Snapshot) MemoryByPurpose() []sharedmem.Usage {
 	}
 	for _, e := range s.Exports {
 		add(e.Stats.Memory...)
+	}
+	for _, d := range s.Disks {
+		add(d.Stats.Memory...)
 	}
 	for _, b := range s.Backends {
 		add(b.Stats.Memory...)

@@ -33,6 +33,7 @@ func (rawDevice) Extents(_, length int64, report func(int64, bool, uint32) bool)
 }
 func (rawDevice) Sync() error                          { return nil }
 func (rawDevice) Trim(off, length int64) error         { return nil }
+func (rawDevice) Prefetch(off, length int64) error     { return nil }
 func (rawDevice) WriteZeroes(int64, int64, bool) error { return nil }
 
 // socketPair returns both ends of a Unix socket pair.

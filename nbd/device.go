@@ -32,8 +32,12 @@ type Device interface {
 	Sync() error
 
 	// Trim declares the range to be of no interest; whole pages read as zero
-	// afterwards.
+	// afterwards, or as before if the device cannot forget.
 	Trim(off, length int64) error
+
+	// Prefetch says that the range is going to be read soon. It returns when the
+	// device has done about it what it does, which may be nothing.
+	Prefetch(off, length int64) error
 
 	// Extents tells where the range is: report is called for each run of bytes, in
 	// order, with its length, whether it is a hole (reads as zeros), and a number

@@ -17,6 +17,7 @@ type memoryDevice struct {
 	gate   chan struct{} // if not nil: calls other than Try wait for it
 
 	syncs, trims, zeroes, writes, tries atomic.Int64
+	prefetches                          atomic.Int64
 	punched                             atomic.Int64 // WriteZeroes calls that may punch
 	waiting                             atomic.Int64 // calls that wait for the gate
 }
@@ -119,6 +120,11 @@ func (d *memoryDevice) Trim(off, length int64) error {
 	return d.zero(off, length)
 }
 
+func (d *memoryDevice) Prefetch(off, length int64) error {
+	d.prefetches.Add(1)
+	return d.enter()
+}
+
 func (d *memoryDevice) WriteZeroes(off, length int64, punch bool) error {
 	d.zeroes.Add(1)
 	if punch {
@@ -193,6 +199,7 @@ func (panickyDevice) TryReadAt([]byte, int64) bool         { panic("try read") }
 func (panickyDevice) TryWriteAt([]byte, int64) int         { panic("try write") }
 func (panickyDevice) Sync() error                          { panic("sync") }
 func (panickyDevice) Trim(off, length int64) error         { panic("trim") }
+func (panickyDevice) Prefetch(off, length int64) error     { panic("prefetch") }
 func (panickyDevice) WriteAt([]byte, int64) (int, error)   { panic("write") }
 func (panickyDevice) WriteZeroes(int64, int64, bool) error { panic("zeroes") }
 func (panickyDevice) Extents(int64, int64, func(int64, bool, uint32) bool) error {

@@ -33,14 +33,14 @@
 //	Config.OwnerContext  the number that Device.Extents gives for who has the bytes
 //
 // Extended headers follow the draft of the protocol's extension-ext-header
-// branch. CACHE is accepted and changes nothing; FAST_ZERO is always kept.
+// branch. CACHE is Device.Prefetch; FAST_ZERO is always kept where it is offered.
 //
 // # The request path
 //
 // The connection's goroutine reads all requests that the socket holds with one
 // system call. What Device.TryReadAt and Device.TryWriteAt can do is done in
 // place, reads straight into the reply buffer, and all replies are written with
-// one system call. Everything else (a refused Try, FLUSH, TRIM, WRITE_ZEROES,
+// one system call. Everything else (a refused Try, FLUSH, TRIM, CACHE, WRITE_ZEROES,
 // BLOCK_STATUS, a WRITE with FUA) is a job: it goes to one of the server's workers, and its
 // reply through the connection's writer, in any order.
 //

@@ -14,6 +14,10 @@ type Export struct {
 	Device      Device
 	ReadOnly    bool // writes, trims and zeroes are answered with EPERM
 	Access      *Access
+
+	// SlowZeroes says that WriteZeroes may take as long as writing them does: clients
+	// are not offered FAST_ZERO.
+	SlowZeroes bool
 }
 
 // The longest name and description. nbd-client loses its place in the stream on
@@ -104,12 +108,17 @@ func (e *export) transmissionFlags(f framing) uint16 {
 	if e.ReadOnly {
 		return flags | transmissionReadOnly
 	}
-	return flags | transmissionTrim | transmissionWriteZeroes | transmissionFastZero
+	flags |= transmissionTrim | transmissionWriteZeroes
+	if e.SlowZeroes {
+		return flags
+	}
+	return flags | transmissionFastZero
 }
 
 // allowedFlags are the flags that a command may have. FUA is allowed on all of
 // them, and means something on those that change the device. FAST_ZERO is kept
-// without a thought: zeros are words of a map, or at worst a part of two pages.
+// without a thought where it is offered: zeros are words of a map, or at worst a
+// part of two pages.
 func (f framing) allowedFlags(wire uint16) uint16 {
 	switch {
 	case wire == wireWriteZeroes:
@@ -127,7 +136,11 @@ func (f framing) allowedFlags(wire uint16) uint16 {
 // check returns the errno that a request deserves before anybody looks at the
 // device, or 0. READ's limit is here; a WRITE over it never gets this far.
 func (e *export) check(f framing, chosen contexts, q request) uint32 {
-	if q.flags&^f.allowedFlags(q.wire) != 0 {
+	allowed := f.allowedFlags(q.wire)
+	if e.SlowZeroes {
+		allowed &^= commandFastZero
+	}
+	if q.flags&^allowed != 0 {
 		return errnoInvalid
 	}
 	// Not offset+length > size, which overflows.

@@ -61,6 +61,8 @@ func (g *guardedDevice) perform(f framing, chosen contexts, q request, data []by
 		err = whole(n, len(data), e)
 	case wireFlush:
 		return 0, g.device.Sync()
+	case wireCache:
+		return 0, g.device.Prefetch(offset, length)
 	case wireTrim:
 		err = g.device.Trim(offset, length)
 	case wireWriteZeroes:

@@ -80,14 +80,12 @@ func (c *connection) check(q request) uint32 {
 	return c.export.check(c.framing, c.contexts, q)
 }
 
-// serveRequest serves anything without a payload. CACHE is a hint that there is
-// nothing to do about: what is in memory is fast, and what is not would take room
-// there from pages that were used.
+// serveRequest serves anything without a payload.
 func (c *connection) serveRequest(q request) error {
 	if errno := c.check(q); errno != 0 {
 		return c.reply(q, errno)
 	}
-	if q.length == 0 && q.wire != wireFlush || q.wire == wireCache {
+	if q.length == 0 && q.wire != wireFlush {
 		return c.reply(q, 0)
 	}
 	if q.wire != wireRead || q.length > inPlaceLimit {

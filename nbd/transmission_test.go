@@ -87,6 +87,30 @@ func TestTrimAndZeroes(t *testing.T) {
 	}
 }
 
+// CACHE reaches the device, and a device whose zeroes are slow is not offered as one
+// that has fast ones.
+func TestCacheAndSlowZeroes(t *testing.T) {
+	device := newMemoryDevice(1 << 20)
+	s := startServer(t, Config{Exports: []Export{{Name: "disk", Device: device, SlowZeroes: true}}})
+	c := s.attached(t, "disk")
+	c.send(requestBytes(0, wireCache, 5, 4096, 1<<19))
+	c.expect(5, 0, 0)
+	if n := device.prefetches.Load(); n != 1 {
+		t.Errorf("the device was asked to prefetch %d times", n)
+	}
+	c.send(requestBytes(0, wireCache, 6, 4096, 0))
+	c.expect(6, 0, 0)
+	c.send(requestBytes(commandFastZero, wireWriteZeroes, 7, 0, 4096))
+	c.expect(7, errnoInvalid, 0)
+	if p, z := device.prefetches.Load(), device.zeroes.Load(); p != 1 || z != 0 {
+		t.Errorf("the device saw %d prefetches and %d zeroes, want 1 and none", p, z)
+	}
+	e := &export{Export: Export{SlowZeroes: true}}
+	if flags := e.transmissionFlags(framingSimple); flags&transmissionFastZero != 0 || flags&transmissionWriteZeroes == 0 {
+		t.Errorf("the flags are %#x", flags)
+	}
+}
+
 // Requests that no device sees, each with the errno that the protocol asks for;
 // afterwards the connection goes on.
 func TestRequestErrors(t *testing.T) {
@@ -340,11 +364,12 @@ func TestDevicePanics(t *testing.T) {
 		requestBytes(0, wireFlush, 1, 0, 0),
 		requestBytes(0, wireTrim, 1, 0, 4096),
 		requestBytes(0, wireWriteZeroes, 1, 0, 4096),
+		requestBytes(0, wireCache, 1, 0, 4096),
 	} {
 		c.send(q)
 		c.expect(1, errnoIO, 0)
 	}
-	if got := s.Stats().Panics; got != 6 {
+	if got := s.Stats().Panics; got != 7 {
 		t.Errorf("%d panics counted", got)
 	}
 }

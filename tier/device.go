@@ -174,6 +174,15 @@ func (d *Device) Trim(off, length int64) error {
 	return nil
 }
 
+// Prefetch does nothing: what is in memory is fast, and what is not would take room
+// there from pages that were used.
+func (d *Device) Prefetch(off, length int64) error {
+	if err := d.check(off, length); err != nil {
+		return fmt.Errorf("prefetch: %w", err)
+	}
+	return nil
+}
+
 // WriteZeroes makes the range read as zero. punch lets go of the space too.
 func (d *Device) WriteZeroes(off, length int64, punch bool) error {
 	if err := d.check(off, length); err != nil {

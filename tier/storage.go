@@ -118,13 +118,9 @@ func OpenFile(path string, size int64) (*File, error) {
 		return nil, fmt.Errorf("open storage %s: %w", path, err)
 	}
 	if direct {
-		if s.memory, err = sharedmem.NewPrivate("storage buffers", bounceSize*bounceCount); err != nil {
+		if err := s.makeBounce(); err != nil {
 			f.Close()
 			return nil, fmt.Errorf("open storage %s: %w", path, err)
-		}
-		s.bounce = make(chan []byte, bounceCount)
-		for i := range bounceCount {
-			s.bounce <- s.memory.Bytes()[i*bounceSize:][:bounceSize:bounceSize]
 		}
 	}
 	return s, nil

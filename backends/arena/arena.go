@@ -42,23 +42,32 @@ type Object struct {
 	Flags  uint8  // up to MaxFlags, the caller's business; see Mark
 	Sum    uint32 // a checksum, the caller's business
 	Data   []byte // 1 to MaxData bytes
+
+	// Droppable objects are in chunks of their own; see Reclaim.
+	Droppable bool
 }
 
 // Arena is an arena. All methods may be called from any goroutine, but for a
 // live object Free must not overlap with Get or the use of its Data, and there
-// is one Compact at a time.
+// is one Compact at a time. A droppable object may be gone at any moment: whoever
+// reads it takes a Snapshot, and whoever frees it calls FreeOf.
 type Arena struct {
 	region  *sharedmem.Region
 	table   *sharedmem.Region // holds chunks
 	memory  []byte            // the region's; nil after Close
 	chunks  []chunk           // one for each chunk of the region; nil after Close
-	classes []class           // smallest first; classes[0] is unused
-	// classFor is the class for a slot of at least so many RefUnits; immutable.
+	classes []class           // smallest first, then those of droppable objects; classes[0] is unused
+	// classFor is the first class for a slot of at least so many RefUnits; immutable.
 	classFor [(headerSize+MaxData)/RefUnit + 2]uint8
+	sizes    int // classes of each sort: those from 1 on, then the droppable ones; immutable
 	pool     pool
 	used     atomic.Int64 // bytes of the slots in use
 	touched  atomic.Int64 // bytes of memory that chunks have; see A5
-	survey   *survey      // from Open to Settle: nothing is put or freed meanwhile
+
+	droppable atomic.Int64  // chunks with droppable objects
+	hand      atomic.Uint64 // where Reclaim goes on: a chunk, modulo their number
+
+	survey *survey // from Open to Settle: nothing is put or freed meanwhile
 }
 
 // Place says where an arena's memory is. The zero value is memory that ends with
@@ -71,6 +80,7 @@ type Place struct {
 // Stats counts what an arena holds. It is a snapshot of each class in turn.
 type Stats struct {
 	Objects   int64
+	Droppable int64 // of Objects
 	DataBytes int64 // the objects' data, without headers and padding
 	UsedBytes int64 // the slots that the objects are in
 	HeldBytes int64 // memory taken from the system; see A5
@@ -144,7 +154,7 @@ func (a *Arena) Put(o Object) (Ref, bool) {
 	if o.Page >= MaxPages || o.Flags > MaxFlags || o.Codec == 0 || o.Codec > MaxCodec || len(o.Data) == 0 || len(o.Data) > MaxData {
 		return 0, false
 	}
-	c := &a.classes[a.classFor[(headerSize+len(o.Data)+RefUnit-1)/RefUnit]]
+	c := a.classOfObject(o)
 	offset, ok := a.take(c, int64(len(o.Data)))
 	if !ok {
 		return 0, false
@@ -243,6 +253,9 @@ func (a *Arena) Stats() Stats {
 		c := &a.classes[i]
 		c.mu.Lock()
 		s.Objects += c.objects
+		if c.droppable {
+			s.Droppable += c.objects
+		}
 		s.DataBytes += c.dataBytes
 		c.mu.Unlock()
 	}
@@ -273,6 +286,7 @@ func (a *Arena) Close() error {
 	}
 	a.used.Store(0)
 	a.touched.Store(0)
+	a.droppable.Store(0)
 	return errors.Join(release(a.region), release(a.table))
 }
 

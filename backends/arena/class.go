@@ -31,6 +31,8 @@ type class struct {
 	least  int64  // bytes of the largest object, with header, that is too small for the class; immutable
 	slots  int64  // slots in a chunk; immutable
 
+	droppable bool // holds droppable objects only; immutable
+
 	mu        sync.Mutex
 	partial   uint32 // first chunk with free slots + 1; guarded by mu
 	held      int64  // chunks; guarded by mu
@@ -48,7 +50,7 @@ type class struct {
 // steps of 64, and steps of 16 gain nothing more; unmerged, the sizes above 1,440
 // only share out the same chunks among more classes.
 func (a *Arena) makeClasses() {
-	a.classes = make([]class, 1, 96)
+	a.classes = make([]class, 1, 192)
 	least := int64(0)
 	for size := int64(RefUnit); ; size += RefUnit {
 		slots := ChunkSize / size
@@ -60,9 +62,24 @@ func (a *Arena) makeClasses() {
 		}
 		least = size
 		if size >= headerSize+MaxData {
-			return
+			break
 		}
 	}
+	// The same once more, for droppable objects.
+	a.sizes = len(a.classes) - 1
+	for i := range a.sizes {
+		c := &a.classes[i+1]
+		a.classes = append(a.classes, class{number: uint32(len(a.classes)), size: c.size, least: c.least, slots: c.slots, droppable: true})
+	}
+}
+
+// classOfObject is the class that the object belongs in.
+func (a *Arena) classOfObject(o Object) *class {
+	number := int(a.classFor[(headerSize+len(o.Data)+RefUnit-1)/RefUnit])
+	if o.Droppable {
+		number += a.sizes
+	}
+	return &a.classes[number]
 }
 
 // SlotSize is the bytes of memory that an object with so much data takes, 1 to MaxData.
@@ -124,7 +141,7 @@ func (a *Arena) dropUnusedLocked(c *class, n int) int {
 		return -1
 	}
 	a.unlinkLocked(c, n)
-	c.held--
+	a.holdLocked(c, -1)
 	a.chunks[n].class.Store(0)
 	return n
 }
@@ -186,10 +203,18 @@ func (a *Arena) growLocked(c *class) bool {
 	for at := int64(0); at < min(int64(chunk.touched)*pageSize, c.slots*c.size); at += c.size {
 		atomic.StoreUint64(a.word0(int64(n)*ChunkSize+at), 0)
 	}
-	c.held++
+	a.holdLocked(c, 1)
 	chunk.class.Store(c.number)
 	a.linkLocked(c, n)
 	return true
+}
+
+// holdLocked counts chunks that the class gets, or gives away.
+func (a *Arena) holdLocked(c *class, chunks int64) {
+	c.held += chunks
+	if c.droppable {
+		a.droppable.Add(chunks)
+	}
 }
 
 // release frees the slot. empty says that the chunk left the class and is the
@@ -197,6 +222,10 @@ func (a *Arena) growLocked(c *class) bool {
 func (a *Arena) release(c *class, n int, offset int64) (freed, empty bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return a.releaseLocked(c, n, offset)
+}
+
+func (a *Arena) releaseLocked(c *class, n int, offset int64) (freed, empty bool) {
 	chunk := &a.chunks[n]
 	slot := (offset - int64(n)*ChunkSize) / c.size
 	if chunk.class.Load() != c.number || slot >= int64(chunk.bump) || chunk.used == 0 || a.isFree(offset) {
@@ -223,7 +252,7 @@ func (a *Arena) release(c *class, n int, offset int64) (freed, empty bool) {
 		if listed {
 			a.unlinkLocked(c, n)
 		}
-		c.held--
+		a.holdLocked(c, -1)
 		chunk.leaving = false
 		chunk.class.Store(0)
 		return true, true

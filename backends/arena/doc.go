@@ -7,7 +7,8 @@
 //
 // The region is cut into chunks of 64 KiB. A chunk belongs to one size class
 // at a time and is an array of slots of that size; there is a class for each
-// number of slots that a chunk can have, as far as sizes are multiples of 32:
+// number of slots that a chunk can have, as far as sizes are multiples of 32, and
+// all of them once more for droppable objects:
 //
 //	region   | chunk 0: class 1,536   | chunk 1: class 320   | chunk 2: free | …
 //	chunk    | slot 0 | slot 1 | … | slot 41 | unused tail |
@@ -60,6 +61,9 @@
 //	A8  From Open to Settle nothing in the memory is changed, and nothing is read
 //	    where no page was touched. What Claim returned true for survives Settle, and
 //	    nothing else does.
+//	A9  Droppable objects are in chunks of their own, so that dropping all that one
+//	    holds gives back a chunk for any class. They do not outlive the process: they
+//	    cannot be claimed.
 //
 // # Locks
 //
@@ -69,7 +73,7 @@
 // class.mu before pool.mu; never two classes. Get takes no lock; Snapshot and
 // Refs copy and list with class.mu held, so that they never read what is being
 // written or was given back. Memory is given back to the system (a system call)
-// and Compact's caller is called with no lock held.
+// and Compact's caller is called with no lock held; Reclaim's with class.mu held.
 //
 // # What is not promised
 //

@@ -51,7 +51,7 @@ func (a *Arena) read(offset int64, c *class) (Object, bool) {
 		return Object{}, false
 	}
 	w1 := binary.LittleEndian.Uint64(a.word1(offset))
-	o.Export, o.Sum = uint32(w1>>32), uint32(w1)
+	o.Export, o.Sum, o.Droppable = uint32(w1>>32), uint32(w1), c.droppable
 	data := offset + headerSize
 	o.Data = a.memory[data : data+length : data+length]
 	return o, true

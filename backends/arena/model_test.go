@@ -119,7 +119,7 @@ func TestModel(t *testing.T) {
 				rt.Errorf("Close: %v", err)
 			}
 		}()
-		m := &model{a: a, limit: 24 * ChunkSize, objects: make(map[Ref]Object)}
+		m := &model{a: a, limit: 24 * ChunkSize, objects: make(map[Ref]Object), mixed: true}
 		rt.Repeat(map[string]func(*rapid.T){
 			"put":      m.put,
 			"putMany":  m.putMany,
@@ -130,6 +130,8 @@ func TestModel(t *testing.T) {
 			"compact":  m.compact,
 			"setLimit": m.setLimit,
 			"walk":     m.walk,
+			"reclaim":  m.reclaim,
+			"freeOf":   m.freeOf,
 			"":         m.check,
 		})
 		for ref, o := range m.objects {
@@ -148,11 +150,13 @@ type model struct {
 	bytes   int64
 	limit   int64
 	seed    uint64
+	mixed   bool // some objects are droppable
 }
 
 func (m *model) add(rt *rapid.T, length int) bool {
 	m.seed++
 	o := object(m.seed, length)
+	o.Droppable = m.mixed && m.seed%3 == 0
 	ref, ok := m.a.Put(o)
 	if !ok {
 		return false
@@ -211,12 +215,18 @@ func (m *model) freeMany(rt *rapid.T) {
 	}
 }
 
-func (m *model) drop(rt *rapid.T, i int) {
+// forget takes an object out of the model.
+func (m *model) forget(i int) Ref {
 	ref := m.refs[i]
 	m.refs[i] = m.refs[len(m.refs)-1]
 	m.refs = m.refs[:len(m.refs)-1]
 	m.bytes -= int64(len(m.objects[ref].Data))
 	delete(m.objects, ref)
+	return ref
+}
+
+func (m *model) drop(rt *rapid.T, i int) {
+	ref := m.forget(i)
 	if !m.a.Free(ref) {
 		rt.Fatalf("Free(%#x) found nothing", uint64(ref))
 	}
@@ -297,8 +307,86 @@ func (m *model) walk(rt *rapid.T) {
 	}
 }
 
+// reclaim drops some objects, and changes the flags of others.
+func (m *model) reclaim(rt *rapid.T) {
+	type name struct {
+		export uint32
+		page   uint64
+	}
+	refs := map[name]Ref{}
+	chunks := map[Ref]bool{} // by the name of their first slot
+	for ref, o := range m.objects {
+		if o.Droppable {
+			refs[name{o.Export, o.Page}] = ref
+			chunks[ref/(ChunkSize/RefUnit)] = true
+		}
+	}
+	if m.a.Droppable() != len(chunks) {
+		rt.Fatalf("A9: %d droppable chunks counted, want %d", m.a.Droppable(), len(chunks))
+	}
+	stays, most, calls := rapid.IntRange(1, 60).Draw(rt, "stays"), rapid.IntRange(1, 32).Draw(rt, "chunks"), 0
+	stayed := false
+	visited := m.a.Reclaim(most, func(o Object) (flags uint8, drop bool) {
+		ref, ok := refs[name{o.Export, o.Page}]
+		want := m.objects[ref]
+		if !ok || !same(o, want) {
+			rt.Fatalf("A9: Reclaim shows %+v, want %+v", o, want)
+		}
+		if calls++; calls%stays == stays-1 {
+			stayed = true
+			now := m.objects[ref]
+			now.Flags ^= 5
+			m.objects[ref] = now
+			return now.Flags, false
+		}
+		m.forget(slices.Index(m.refs, ref))
+		return 0, true
+	})
+	if visited != min(most, len(chunks)) {
+		rt.Fatalf("Reclaim looked at %d chunks, want %d of %d", visited, most, len(chunks))
+	}
+	if most >= len(chunks) && !stayed && m.a.Droppable() != 0 {
+		rt.Fatalf("A9: all objects were dropped, and %d chunks are left", m.a.Droppable())
+	}
+}
+
+// freeOf frees an object only under its own name.
+func (m *model) freeOf(rt *rapid.T) {
+	i := m.pick(rt)
+	ref := m.refs[i]
+	o := m.objects[ref]
+	for _, wrong := range []struct {
+		export uint32
+		page   uint64
+	}{{o.Export + 1, o.Page}, {o.Export, o.Page ^ 1}} {
+		if _, ok := m.a.FreeOf(ref, wrong.export, wrong.page); ok {
+			rt.Fatalf("FreeOf(%#x) freed page %d of export %d, which is page %d of %d", uint64(ref), wrong.page, wrong.export, o.Page, o.Export)
+		}
+	}
+	m.forget(i)
+	got, ok := m.a.FreeOf(ref, o.Export, o.Page)
+	if length := len(o.Data); len(got.Data) == length {
+		got.Data = o.Data // it is dead
+	}
+	if !ok || !same(got, o) {
+		rt.Fatalf("FreeOf(%#x) = %+v, %v, want %+v", uint64(ref), got, ok, o)
+	}
+	if _, again := m.a.FreeOf(ref, o.Export, o.Page); again {
+		rt.Fatalf("FreeOf(%#x) succeeded twice", uint64(ref))
+	}
+}
+
 func (m *model) check(rt *rapid.T) {
 	s := m.a.Stats()
+	droppable := int64(0)
+	for _, o := range m.objects {
+		if o.Droppable {
+			droppable++
+		}
+	}
+	if s.Droppable != droppable {
+		rt.Fatalf("Stats shows %d droppable objects, want %d", s.Droppable, droppable)
+	}
 	if s.Objects != int64(len(m.objects)) || s.DataBytes != m.bytes {
 		rt.Fatalf("Stats shows %d objects of %d bytes, want %d of %d", s.Objects, s.DataBytes, len(m.objects), m.bytes)
 	}

@@ -101,11 +101,12 @@ func (s *survey) read(a *Arena, n int, offset int64, c *class) (Object, bool) {
 }
 
 // Claim keeps the object under ref, and returns it: its Data is the arena's. It
-// returns false if there is none, none of that page, or if it was claimed before.
+// returns false if there is none, none of that page, if it was claimed before, or
+// if it is droppable: nobody remembers those (A9).
 // For one goroutine. REQUIRES: between Open and Settle.
 func (a *Arena) Claim(ref Ref, export uint32, page uint64) (Object, bool) {
 	n, c, offset, ok := a.locate(ref)
-	if !ok {
+	if !ok || c.droppable {
 		return Object{}, false
 	}
 	o, ok := a.survey.read(a, n, offset, c)
@@ -120,7 +121,7 @@ func (a *Arena) Claim(ref Ref, export uint32, page uint64) (Object, bool) {
 	return o, true
 }
 
-// Unclaimed counts the live objects that nobody claimed.
+// Unclaimed counts the live objects that nobody claimed, but for droppable ones.
 // REQUIRES: between Open and Settle.
 func (a *Arena) Unclaimed() (n int64) {
 	a.Left(func(Ref, Object) { n++ })
@@ -133,7 +134,7 @@ func (a *Arena) Unclaimed() (n int64) {
 func (a *Arena) Left(visit func(Ref, Object)) {
 	for chunk := range a.chunks {
 		c := a.classOf(chunk)
-		if c == nil || a.survey.resident[chunk] == 0 {
+		if c == nil || c.droppable || a.survey.resident[chunk] == 0 {
 			continue
 		}
 		for slot := range c.slots {
@@ -149,7 +150,7 @@ func (a *Arena) Left(visit func(Ref, Object)) {
 // Settle ends what Open began: objects that were not claimed are freed, everything
 // but the headers is made anew from them, and memory behind the last object of
 // each chunk goes back to the system. It returns how many objects were freed;
-// slots that were being filled are not counted.
+// slots that were being filled and droppable objects are not counted.
 func (a *Arena) Settle() (freed int64, err error) {
 	if err := a.table.Claim(0, int64(len(a.table.Bytes()))); err != nil {
 		return 0, err
@@ -217,7 +218,7 @@ func (a *Arena) settleChunk(s *survey, n int, c *class) (freed int64, err error)
 			chunk.bump = uint16(slot + 1)
 			continue
 		}
-		if _, live := s.read(a, n, offset, c); live {
+		if _, live := s.read(a, n, offset, c); live && !c.droppable {
 			freed++
 		}
 		// Live, being filled, free or damaged: it is free now.

@@ -7,6 +7,7 @@
 //   - [RunHosted] is the same for a backend that turns to its [backends.Host];
 //     [Host] is the one that it meets there, and serves other tests of such
 //     backends: it reads, writes and evicts as frontswap does, and checks.
+//   - [RunEphemeral] is the same for a backend that keeps pages of ephemeral exports.
 //   - [RunSurvivor] is the same for a backend whose pages outlive the process.
 //   - [Map] is the reference backend, and stands in for a real one elsewhere:
 //     it refuses, fails, lies or waits on demand, and reports callers that break

@@ -14,7 +14,8 @@ import (
 // It serves two sorts of tests. It shows that the conformance suite describes
 // something that can be built; and it stands in for a real backend in tests of
 // its callers, where the fields make it refuse, fail, lie or wait on demand.
-// It also watches its caller, see [Map.Misuse].
+// It also watches its caller, see [Map.Misuse]. Pages of ephemeral exports it
+// forgets when it is told to, and when it is full.
 //
 // The exported fields are set before the first call and not changed afterwards.
 // The functions may be nil. They are called without a lock held, from the
@@ -42,7 +43,7 @@ type Map struct {
 
 	mu      sync.Mutex
 	pages   map[backends.Handle]mapPage // guarded by mu
-	exports map[uint32]int              // live pages of each export; guarded by mu
+	exports map[uint32]*mapExport       // guarded by mu
 	calls   map[backends.Key]int        // calls under way: loads, or -1 for another; guarded by mu
 	made    uint64                      // handles made so far; guarded by mu
 	refused [backends.Refusals]uint64   // guarded by mu
@@ -52,6 +53,20 @@ type Map struct {
 }
 
 var _ backends.Backend = (*Map)(nil)
+
+type mapExport struct {
+	ephemeral bool
+	live      int                              // pages
+	handles   map[backends.Key]backends.Handle // of an ephemeral one: what the caller has
+}
+
+// exportLocked returns the export, or one that holds nothing.
+func (m *Map) exportLocked(id uint32) *mapExport {
+	if export := m.exports[id]; export != nil {
+		return export
+	}
+	return &mapExport{}
+}
 
 type mapPage struct {
 	key  backends.Key
@@ -91,9 +106,9 @@ func (m *Map) Init(export backends.Export) error {
 		return fmt.Errorf("init export %d: it is initialised already", export.ID)
 	}
 	if m.exports == nil {
-		m.exports = make(map[uint32]int)
+		m.exports = make(map[uint32]*mapExport)
 	}
-	m.exports[export.ID] = 0
+	m.exports[export.ID] = &mapExport{ephemeral: export.Ephemeral, handles: map[backends.Key]backends.Handle{}}
 	return nil
 }
 
@@ -117,8 +132,16 @@ func (m *Map) Store(key backends.Key, data []byte) (backends.Handle, backends.Re
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, ok := m.exports[key.Export]; !ok {
+	export, ok := m.exports[key.Export]
+	if !ok {
 		return 0, m.refuseLocked(backends.RefusedUnmanaged), nil
+	}
+	if old, ok := export.handles[key]; ok {
+		return 0, backends.Accepted, m.misuseLocked("Store of page %d of ephemeral export %d, whose handle %#x was not invalidated",
+			key.Page, key.Export, uint64(old))
+	}
+	if m.Limit > 0 && len(m.pages) >= m.Limit {
+		m.dropLocked(1, func(backends.Key) bool { return true })
 	}
 	if m.Limit > 0 && len(m.pages) >= m.Limit {
 		return 0, m.refuseLocked(backends.RefusedFull), nil
@@ -128,7 +151,10 @@ func (m *Map) Store(key backends.Key, data []byte) (backends.Handle, backends.Re
 	}
 	handle := m.newHandleLocked()
 	m.pages[handle] = mapPage{key: key, data: bytes.Clone(data)}
-	m.exports[key.Export]++
+	export.live++
+	if export.ephemeral {
+		export.handles[key] = handle
+	}
 	m.refused[backends.Accepted]++
 	return handle, backends.Accepted, nil
 }
@@ -165,6 +191,9 @@ func (m *Map) load(key backends.Key, handle backends.Handle, dst []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	page, ok := m.pages[handle]
+	if (!ok || page.key != key) && m.exportLocked(key.Export).ephemeral {
+		return backends.ErrGone
+	}
 	if !ok || page.key != key || len(dst) != backends.PageSize {
 		m.corrupt++
 		return fmt.Errorf("load page %d of export %d: no such page under handle %#x: %w",
@@ -183,13 +212,43 @@ func (m *Map) Invalidate(key backends.Key, handle backends.Handle) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	export := m.exportLocked(key.Export)
+	if known, ok := export.handles[key]; ok && known == handle {
+		delete(export.handles, key)
+		if _, ok := m.pages[handle]; !ok {
+			return // forgotten before
+		}
+	}
 	if page, ok := m.pages[handle]; !ok || page.key != key {
 		m.misuseLocked("Invalidate of page %d of export %d under handle %#x, which is not live",
 			key.Page, key.Export, uint64(handle))
 		return
 	}
 	delete(m.pages, handle)
-	m.exports[key.Export]--
+	export.live--
+}
+
+// Drop forgets those pages of ephemeral exports that which says, as if for want of
+// room, and returns how many.
+func (m *Map) Drop(which func(backends.Key) bool) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dropLocked(len(m.pages), which)
+}
+
+func (m *Map) dropLocked(most int, which func(backends.Key) bool) (dropped int) {
+	for handle, page := range m.pages {
+		if dropped == most {
+			break
+		}
+		export := m.exportLocked(page.key.Export)
+		if export.ephemeral && which(page.key) {
+			delete(m.pages, handle)
+			export.live--
+			dropped++
+		}
+	}
+	return dropped
 }
 
 // InvalidateArea forgets the export.
@@ -199,9 +258,13 @@ func (m *Map) InvalidateArea(export uint32) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if pages, ok := m.exports[export]; !ok || pages != 0 || m.closed {
-		m.misuseLocked("InvalidateArea of export %d (initialised: %v, pages: %d, closed: %v)",
-			export, ok, pages, m.closed)
+	known := m.exports[export]
+	if known == nil {
+		known = &mapExport{live: -1}
+	}
+	if known.live != 0 || len(known.handles) != 0 || m.closed {
+		m.misuseLocked("InvalidateArea of export %d (pages: %d, or -1 if it is unknown; handles of forgotten pages: %d; closed: %v)",
+			export, known.live, len(known.handles), m.closed)
 	}
 	for key := range m.calls {
 		if key.Export == export {
@@ -216,13 +279,20 @@ func (m *Map) Stats() backends.Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	held := uint64(len(m.pages)) * backends.PageSize
+	ephemeral := 0
+	for _, export := range m.exports {
+		if export.ephemeral {
+			ephemeral += export.live
+		}
+	}
 	return backends.Stats{
-		Pages:        uint64(len(m.pages)),
-		StoredBytes:  held,
-		HeldBytes:    held,
-		LimitBytes:   uint64(m.Limit) * backends.PageSize,
-		Refused:      m.refused,
-		CorruptLoads: m.corrupt,
+		Pages:          uint64(len(m.pages)),
+		EphemeralPages: uint64(ephemeral),
+		StoredBytes:    held,
+		HeldBytes:      held,
+		LimitBytes:     uint64(m.Limit) * backends.PageSize,
+		Refused:        m.refused,
+		CorruptLoads:   m.corrupt,
 	}
 }
 
@@ -265,12 +335,15 @@ func (m *Map) Keys() []backends.Key {
 }
 
 // enter notes a call for the key; loads is 1 for a Load and -1 for any other,
-// which must be alone.
+// which must be alone. Loads of ephemeral pages disturb nobody (B25).
 func (m *Map) enter(call string, key backends.Key, loads int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.calls == nil {
 		m.calls = make(map[backends.Key]int)
+	}
+	if loads > 0 && m.exportLocked(key.Export).ephemeral && !m.closed {
+		return
 	}
 	if under := m.calls[key]; m.closed || under < 0 || under > 0 && loads < 0 {
 		m.misuseLocked("%s of page %d of export %d during another call for it, or after Close",
@@ -282,6 +355,9 @@ func (m *Map) enter(call string, key backends.Key, loads int) {
 func (m *Map) leave(key backends.Key, loads int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if loads > 0 && m.exportLocked(key.Export).ephemeral {
+		return
+	}
 	if m.calls[key] -= loads; m.calls[key] == 0 {
 		delete(m.calls, key)
 	}

@@ -3,6 +3,7 @@ package backendtest_test
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/tmemd/tmemd/backends"
@@ -192,6 +193,54 @@ func TestMapOverlap(t *testing.T) {
 			}
 			if err := m.Misuse(); (err != nil) != test.want {
 				t.Errorf("Misuse: %v, want one: %v", err, test.want)
+			}
+		})
+	}
+}
+
+// TestMapEphemeral also shows that the suite keeps the caller's side, but where it
+// makes a handle that is dead to anybody but itself.
+func TestMapEphemeral(t *testing.T) {
+	backendtest.RunEphemeral(t, func(t *testing.T) backends.Backend {
+		m := &backendtest.Map{Limit: 2048}
+		t.Cleanup(func() {
+			if err := m.Misuse(); err != nil && !strings.HasSuffix(t.Name(), "/WrongKey") {
+				t.Errorf("the suite breaks the contract: %v", err)
+			}
+		})
+		return m
+	})
+}
+
+// TestMapEphemeralMisuse: what the contract forbids to callers with ephemeral exports.
+func TestMapEphemeralMisuse(t *testing.T) {
+	disk := backends.Key{Export: 2, Page: 9}
+	for name, misuse := range map[string]func(*backendtest.Map, backends.Handle){
+		"a second handle of a key": func(m *backendtest.Map, _ backends.Handle) {
+			m.Store(disk, backendtest.Mixed(2))
+		},
+		"a forgotten handle invalidated twice": func(m *backendtest.Map, h backends.Handle) {
+			m.Drop(func(backends.Key) bool { return true })
+			m.Invalidate(disk, h)
+			m.Invalidate(disk, h)
+		},
+		"a forgotten handle left behind": func(m *backendtest.Map, _ backends.Handle) {
+			m.Drop(func(backends.Key) bool { return true })
+			m.InvalidateArea(2)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &backendtest.Map{}
+			if err := m.Init(backends.Export{ID: 2, Pages: 64, Ephemeral: true}); err != nil {
+				t.Fatal(err)
+			}
+			handle, refusal, err := m.Store(disk, backendtest.Mixed(1))
+			if err != nil || refusal != backends.Accepted || m.Misuse() != nil {
+				t.Fatalf("Store: %v, %v; %v", refusal, err, m.Misuse())
+			}
+			misuse(m, handle)
+			if m.Misuse() == nil {
+				t.Error("not found out")
 			}
 		})
 	}

@@ -162,6 +162,9 @@ func (c *Cache) Local() bool { return false }
 // Init makes the export known to us and to donors. The first one with a host starts
 // the background work.
 func (c *Cache) Init(e backends.Export) error {
+	if e.Ephemeral { // donors can drop pages, but here nothing tells these from others yet (B26)
+		return fmt.Errorf("init ramster for export %d: it keeps no pages that may be forgotten", e.ID)
+	}
 	c.exportsMu.Lock()
 	defer c.exportsMu.Unlock()
 	old := *c.exports.Load()

@@ -30,6 +30,7 @@ func (c *Cache) filled() {
 // limitMoved decides anew whether the pool is full. If more is held than the limit
 // allows, new pages would only take the slots of those that are on their way out.
 func (c *Cache) limitMoved() {
+	c.dropToLimit()
 	config := c.config.Load()
 	if c.arena.Room() < 0 {
 		c.pool.resumeAt.Store(config.limit / 100 * int64(config.AcceptPercent))
@@ -43,8 +44,8 @@ func (c *Cache) limitMoved() {
 
 // isFull says whether pages are refused because the pool was full a while ago.
 func (c *Cache) isFull() bool {
-	if !c.pool.full.Load() {
-		return false
+	if !c.pool.full.Load() || c.arena.Droppable() > 0 {
+		return false // or there will be room as soon as it is needed
 	}
 	if c.arena.Used() > c.pool.resumeAt.Load() {
 		return true

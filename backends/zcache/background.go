@@ -38,8 +38,8 @@ type background struct {
 	thrash thrash         // owned by room
 }
 
-func startBackground(c *Cache, host backends.Host) *background {
-	b := &background{Cache: c, host: host}
+func startBackground(c *Cache) *background {
+	b := &background{Cache: c, host: hosts{c}}
 	b.sizer.Source = c.config.Load().Pressure
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	for range max(1, runtime.GOMAXPROCS(0)/2) {

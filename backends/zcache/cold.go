@@ -38,7 +38,7 @@ func (r *recompressor) visit(ref arena.Ref) {
 		// page cold a round early.
 		r.arena.Mark(ref, age+1, flagAge)
 	}
-	if age < coldRounds || Codec(o.Codec) != LZ4 || o.Flags&flagSettled != 0 {
+	if o.Droppable || age < coldRounds || Codec(o.Codec) != LZ4 || o.Flags&flagSettled != 0 {
 		return
 	}
 	start := time.Now()

@@ -46,6 +46,10 @@
 //	0      | bits 0–39 arena.Ref, others 0
 //	1      | bits 0–31 the value, 32–46 a check of value and key
 //
+// Pages of ephemeral exports are compressed in line, or kept as they came, and are
+// dropped when room is needed: ephemeral.go says by whom, and ghost.go which of them
+// get in while there is none to spare.
+//
 // # Admission, in this order
 //
 //	same-filled          always accepted
@@ -57,6 +61,9 @@
 //	mean of all pages is
 //	no room              RefusedFull, and the pool counts as full
 //
+// An ephemeral page is RefusedOnce after the first two if less than a tenth of the
+// chunks is free and it was not offered or dropped lately; RefusedPoor and
+// RefusedMean are not for such pages.
 // A page that is staged skips the last four. KeepIncompressible takes RefusedPoor
 // and RefusedMean away.
 //
@@ -83,7 +90,13 @@
 //	Z7  The host is never asked with a lock held that a method of Cache takes, nor
 //	    from within one. InvalidateArea of the last export waits for all goroutines
 //	    but one that is inside Host.Evict: the host may be waiting for this very
-//	    InvalidateArea. Close waits for that one.
+//	    InvalidateArea. Close waits for that one. Swap and disks have hosts of
+//	    their own; after InvalidateArea of the last export of one sort the goroutines
+//	    begin anew with the other.
+//	Z8  An ephemeral page is read from a copy that was taken with the arena's lock,
+//	    and freed only under its own name: another page may have its slot by now.
+//	    Before a page of another export is refused for want of room, and before one
+//	    is evicted, ephemeral ones are dropped, as far as they take memory.
 //
 // # The background
 //

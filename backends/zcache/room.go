@@ -81,6 +81,7 @@ func (b *background) needsRoom() bool {
 // refused once the pool is full: they take the way to storage instead of pages
 // that are needed more. What is above the limit has to go in any case.
 func (b *background) makeRoom() bool {
+	b.dropEphemeral()
 	for b.needsRoom() {
 		if b.arena.Room() >= 0 && b.pauses() {
 			return true
@@ -172,6 +173,9 @@ func (b *background) move(ref arena.Ref) bool {
 	was, ok := b.arena.Snapshot(ref, nil)
 	if !ok || Codec(was.Codec) == Raw && was.Flags&flagSettled == 0 {
 		return false // the queue of staged pages knows it by this name
+	}
+	if was.Droppable {
+		return b.moveEphemeral(ref, was)
 	}
 	var to arena.Ref
 	made := false

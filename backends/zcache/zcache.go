@@ -34,7 +34,7 @@ type Cache struct {
 
 	// exports is the set of initialised exports. It is replaced, not changed, so
 	// that Store looks it up with one atomic load.
-	exports   atomic.Pointer[map[uint32]bool]
+	exports   atomic.Pointer[map[uint32]managed]
 	exportsMu sync.Mutex // held to replace exports, config and background
 	closed    bool       // guarded by exportsMu
 
@@ -54,6 +54,10 @@ type Cache struct {
 	refused [backends.Refusals]atomic.Uint64
 	moved   [backends.Movements]atomic.Uint64
 	same    atomic.Int64 // same-filled pages held
+	sameEph atomic.Int64 // of these, of ephemeral exports
+
+	ghosts            ghosts
+	dropCold, dropAny arena.Judge // judgeCold and judgeAny, as values; immutable
 }
 
 // kept counts the objects of one codec.
@@ -90,7 +94,8 @@ func assemble(a *arena.Arena, config Config) *Cache {
 		staged:      make(chan staged, min(maxStaging, config.Capacity)/backends.PageSize),
 		roomAsked:   make(chan struct{}, 1),
 	}
-	c.exports.Store(&map[uint32]bool{})
+	c.exports.Store(&map[uint32]managed{})
+	c.dropCold, c.dropAny = c.judgeCold, c.judgeAny
 	return c
 }
 
@@ -106,38 +111,22 @@ func (c *Cache) Init(export backends.Export) error {
 	c.exportsMu.Lock()
 	defer c.exportsMu.Unlock()
 	old := *c.exports.Load()
-	if old[export.ID] {
+	if _, ok := old[export.ID]; ok {
 		return fmt.Errorf("init zcache for export %d: it is initialised already", export.ID)
 	}
 	if export.Pages > backends.MaxPages {
 		return fmt.Errorf("init zcache for export %d: %d pages are more than %d", export.ID, export.Pages, uint64(backends.MaxPages))
 	}
 	exports := maps.Clone(old)
-	exports[export.ID] = true
+	exports[export.ID] = managed{host: export.Host, ephemeral: export.Ephemeral}
+	if export.Ephemeral {
+		c.ghosts.make(c.config.Load().limit)
+	}
 	c.exports.Store(&exports)
 	if export.Host != nil && c.background.Load() == nil {
-		c.background.Store(startBackground(c, export.Host))
+		c.background.Store(startBackground(c))
 	}
 	return nil
-}
-
-// InvalidateArea forgets the export. With the last one the background work ends.
-func (c *Cache) InvalidateArea(export uint32) {
-	c.forgetExports(func(id uint32, _ bool) bool { return id == export }).stop()
-}
-
-// forgetExports returns the background to be stopped, or nil: without a lock, as
-// Init may be called by somebody whom it has to wait for.
-func (c *Cache) forgetExports(which func(uint32, bool) bool) *background {
-	c.exportsMu.Lock()
-	defer c.exportsMu.Unlock()
-	exports := maps.Clone(*c.exports.Load())
-	maps.DeleteFunc(exports, which)
-	c.exports.Store(&exports)
-	if len(exports) > 0 {
-		return nil
-	}
-	return c.background.Swap(nil)
 }
 
 // Store compresses the page into the arena, or into the handle.
@@ -146,12 +135,18 @@ func (c *Cache) Store(key backends.Key, data []byte) (backends.Handle, backends.
 		return 0, backends.Accepted, fmt.Errorf("store page %d of export %d in zcache: page number or length of %d bytes is out of range",
 			key.Page, key.Export, len(data))
 	}
-	if !(*c.exports.Load())[key.Export] {
+	export, ok := (*c.exports.Load())[key.Export]
+	if !ok {
 		return 0, c.count(backends.RefusedUnmanaged), nil
 	}
 	if value, ok := samefilled.Of(data); ok {
-		c.same.Add(1)
+		c.countSame(export.ephemeral, 1)
 		return samefilled.Handle(key, value), c.count(backends.Accepted), nil
+	}
+	if export.ephemeral {
+		ref, refusal := c.storeEphemeral(key, data)
+		c.watchRoom()
+		return backends.Handle(ref), c.count(refusal), nil
 	}
 	if c.isFull() {
 		return 0, c.count(backends.RefusedFull), nil
@@ -199,9 +194,12 @@ func (c *Cache) compress(key backends.Key, data []byte) (arena.Ref, backends.Ref
 	return ref, backends.Accepted
 }
 
-// put is arena.Put, counted.
+// put is arena.Put, counted. What is droppable makes room for what is not.
 func (c *Cache) put(o arena.Object) (arena.Ref, bool) {
 	ref, ok := c.arena.Put(o)
+	for !ok && !o.Droppable && c.arena.Reclaim(1, c.dropAny) > 0 {
+		ref, ok = c.arena.Put(o)
+	}
 	if ok {
 		c.kept[o.Codec].pages.Add(1)
 		c.kept[o.Codec].bytes.Add(int64(len(o.Data)))
@@ -217,12 +215,27 @@ func (c *Cache) put(o arena.Object) (arena.Ref, bool) {
 // are off by a page.
 func (c *Cache) forget(ref arena.Ref) {
 	o, ok := c.arena.Get(ref)
-	if c.arena.Free(ref) && ok && o.Codec < codecs {
-		c.kept[o.Codec].pages.Add(-1)
-		c.kept[o.Codec].bytes.Add(-int64(len(o.Data)))
-		if isIncompressible(o) {
-			c.settled.Add(-1)
-		}
+	if c.arena.Free(ref) && ok {
+		c.uncount(o)
+	}
+}
+
+// uncount takes back what put counted.
+func (c *Cache) uncount(o arena.Object) {
+	if o.Codec >= codecs {
+		return
+	}
+	c.kept[o.Codec].pages.Add(-1)
+	c.kept[o.Codec].bytes.Add(-int64(len(o.Data)))
+	if isIncompressible(o) {
+		c.settled.Add(-1)
+	}
+}
+
+func (c *Cache) countSame(ephemeral bool, n int64) {
+	c.same.Add(n)
+	if ephemeral {
+		c.sameEph.Add(n)
 	}
 }
 
@@ -234,7 +247,15 @@ func (c *Cache) Load(key backends.Key, handle backends.Handle, dst []byte) error
 	if len(dst) != backends.PageSize {
 		return fmt.Errorf("load page %d of export %d from zcache: buffer of %d bytes is not a page", key.Page, key.Export, len(dst))
 	}
-	reason := c.load(key, handle, dst)
+	var reason string
+	if c.ephemeral(key.Export) && !samefilled.Is(handle) {
+		var err error
+		if reason, err = c.loadEphemeral(key, arena.Ref(handle), dst); err != nil {
+			return err
+		}
+	} else {
+		reason = c.load(key, handle, dst)
+	}
 	if reason == "" {
 		return nil
 	}
@@ -259,6 +280,11 @@ func (c *Cache) load(key backends.Key, handle backends.Handle, dst []byte) strin
 	if object.Export != key.Export || object.Page != key.Page {
 		return "header names another page"
 	}
+	return c.restore(object, arena.Ref(handle), dst)
+}
+
+// restore fills dst with the page that the object is, and marks it as used.
+func (c *Cache) restore(object arena.Object, ref arena.Ref, dst []byte) string {
 	if !c.decode(Codec(object.Codec), dst, object.Data) {
 		return "data does not decompress to a page"
 	}
@@ -266,18 +292,21 @@ func (c *Cache) load(key backends.Key, handle backends.Handle, dst []byte) strin
 		return "checksum differs"
 	}
 	if object.Flags&flagAge != 0 {
-		c.arena.Mark(arena.Ref(handle), 0, flagAge)
+		c.arena.Mark(ref, 0, flagAge)
 	}
 	return ""
 }
 
 // Invalidate forgets the page.
-func (c *Cache) Invalidate(_ backends.Key, handle backends.Handle) {
-	if samefilled.Is(handle) {
-		c.same.Add(-1)
-		return
+func (c *Cache) Invalidate(key backends.Key, handle backends.Handle) {
+	switch ephemeral := c.ephemeral(key.Export); {
+	case samefilled.Is(handle):
+		c.countSame(ephemeral, -1)
+	case ephemeral:
+		c.forgetEphemeral(key, arena.Ref(handle))
+	default:
+		c.forget(arena.Ref(handle))
 	}
-	c.forget(arena.Ref(handle))
 }
 
 // Stats counts. The figures are taken one after the other while work goes on.
@@ -287,6 +316,7 @@ func (c *Cache) Stats() backends.Stats {
 	usage := c.arena.Usage()
 	stats := backends.Stats{
 		Pages:           uint64(held.Objects + same),
+		EphemeralPages:  uint64(held.Droppable + max(c.sameEph.Load(), 0)),
 		SameFilledPages: uint64(same),
 		StoredBytes:     uint64(max(held.DataBytes, 0)),
 		HeldBytes:       uint64(held.HeldBytes),
@@ -318,7 +348,7 @@ func (c *Cache) Stats() backends.Stats {
 
 // Close ends the background work and gives the arena back. Stores are refused from then on.
 func (c *Cache) Close() error {
-	c.forgetExports(func(uint32, bool) bool { return true }).stop()
+	c.forgetAll().stop()
 	c.evictions.Wait()
 	c.exportsMu.Lock() // Configure may be under way
 	defer c.exportsMu.Unlock()

@@ -47,6 +47,8 @@ func (m *memoryDevice) TryWriteAt(p []byte, off int64) int {
 
 func (m *memoryDevice) Sync() error { return nil }
 
+func (m *memoryDevice) Prefetch(_, _ int64) error { return nil }
+
 func (m *memoryDevice) Trim(off, length int64) error {
 	clear(m.data[off : off+length])
 	return nil

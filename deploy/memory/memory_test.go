@@ -21,6 +21,7 @@ import (
 	"github.com/tmemd/tmemd/backends/zcache"
 	"github.com/tmemd/tmemd/deploy/corpus"
 	"github.com/tmemd/tmemd/frontswap"
+	"github.com/tmemd/tmemd/pagelock"
 	"github.com/tmemd/tmemd/tier"
 )
 
@@ -165,7 +166,7 @@ func (c *comparison) report(phase string) figures {
 	f := figures{
 		zram:        float64(theirs.used)/n + zramTableEntry,
 		arena:       float64(resident(stats.Memory)) / n,
-		bookkeeping: float64(area.Memory.Resident+frontswap.LockBytes(uint64(len(c.content)))) / n,
+		bookkeeping: float64(area.Memory.Resident+pagelock.Bytes(uint64(len(c.content)))) / n,
 		stored:      float64(stats.StoredBytes) / n,
 		held:        float64(stats.HeldBytes) / n,
 	}

@@ -31,6 +31,7 @@ type status struct {
 	Phase    string   `json:"phase"`
 	Listen   []string `json:"listen"`
 	Metrics  string   `json:"metrics"`
+	Disks    []disk   `json:"disks"`
 	Exports  []export `json:"exports"`
 	Backends []struct {
 		Name    string            `json:"name"`
@@ -49,6 +50,13 @@ type status struct {
 		Mapped   int64  `json:"mapped_bytes"`
 		Resident int64  `json:"resident_bytes"`
 	} `json:"memory"`
+}
+
+type disk struct {
+	Name        string `json:"name"`
+	SuccGets    uint64 `json:"succ_gets"`
+	FailedGets  uint64 `json:"failed_gets"`
+	Invalidates uint64 `json:"invalidates"`
 }
 
 type export struct {

@@ -32,9 +32,16 @@
 // comes back with nothing; the backend is unloaded. No page is lost or wrong, those that wait for a host are waited for, and in the end
 // no host has any.
 //
+// Two more are about disks. A guest untars, hashes, rewrites and deletes on an ext4 file system, and reads it back from the
+// device again and again, while backends are loaded, replaced, squeezed, frozen and unloaded; it finds the same as in a run
+// without any, and e2fsck finds nothing. Guests start from overlays over one base: the second boot, and another guest's, read
+// the base from the cache.
+//
 // # What runs where
 //
 //	test                            make e2e              make e2e-all
+//	TestDiskUnderBackends           the first named, 6.1  each kernel
+//	TestBootFromOverlay             the first named, 6.1  each kernel
 //	TestSwapWhileBackendsComeAndGo  each kernel           each kernel
 //	TestSwapThroughRandomEvents     each kernel           each kernel
 //	TestSwapThroughInterruptions    the first named, 6.1  each kernel

@@ -21,6 +21,7 @@ type Status struct {
 	Metrics  string       `json:"metrics,omitempty"` // URL
 	Kinds    []string     `json:"kinds"`             // backends that can be loaded
 	Exports  []Export     `json:"exports"`
+	Disks    []Disk       `json:"disks"`
 	Backends []Backend    `json:"backends"`
 	Clients  []Attachment `json:"clients"`
 	Memory   []Memory     `json:"memory"`
@@ -72,6 +73,27 @@ type Export struct {
 	RescuedPages  uint64 `json:"rescued_pages"`  // read from storage because their backend failed
 }
 
+// Disk is one disk that is served with a cache.
+type Disk struct {
+	Name        string            `json:"name"`
+	SizeBytes   int64             `json:"size_bytes"`
+	Clients     int               `json:"clients"`
+	ReadOnly    bool              `json:"read_only"`
+	Mode        string            `json:"mode"`         // inclusive or exclusive
+	Backends    map[string]int64  `json:"cached_pages"` // by backend; some may be forgotten by now
+	SuccGets    uint64            `json:"succ_gets"`
+	FailedGets  uint64            `json:"failed_gets"`
+	Puts        uint64            `json:"puts"`
+	Invalidates uint64            `json:"invalidates"`
+	Errors      map[string]uint64 `json:"errors"` // requests answered with an error, by command
+	Storage     Storage           `json:"storage"`
+}
+
+// DiskSettings are settings of a disk to change.
+type DiskSettings struct {
+	Mode string `json:"mode"`
+}
+
 // PagesByOwner says who has an export's pages.
 type PagesByOwner struct {
 	None     int64            `json:"none"` // never written since the daemon started
@@ -101,6 +123,7 @@ type Backend struct {
 	State           string            `json:"state"`
 	Reason          string            `json:"reason,omitempty"` // why it is frozen or failed
 	Pages           uint64            `json:"pages"`
+	EphemeralPages  uint64            `json:"ephemeral_pages"` // of disks: in the backend, and not in pages
 	SameFilledPages uint64            `json:"same_filled_pages"`
 	StoredBytes     uint64            `json:"stored_bytes"`
 	HeldBytes       uint64            `json:"held_bytes"`

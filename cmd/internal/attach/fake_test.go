@@ -248,6 +248,7 @@ func (blank) TryReadAt(p []byte, _ int64) bool       { clear(p); return true }
 func (blank) TryWriteAt(p []byte, _ int64) int       { return len(p) }
 func (blank) Sync() error                            { return nil }
 func (blank) Trim(int64, int64) error                { return nil }
+func (blank) Prefetch(int64, int64) error            { return nil }
 func (blank) WriteZeroes(_, _ int64, _ bool) error   { return nil }
 
 func (blank) Extents(_, length int64, report func(int64, bool, uint32) bool) error {

@@ -79,21 +79,21 @@ func CheckAccess(rules []string, t TLS) (index int, wrong *cli.Error) {
 	return -1, nil
 }
 
-// access reads the rules of an export. tls was read before.
-func (p *parser) access(key string, entry []string, e *Export) {
+// access reads the rules of an export or disk. tls was read before.
+func (p *parser) access(key string, entry []string) []string {
 	if entry == nil {
-		return
+		return nil
 	}
 	p.from(key, "")
 	if len(entry) == 0 {
 		p.reject(key, "leave it out, or list who may: "+exampleOf("export.allow"), "nobody may open the export")
-		return
+		return nil
 	}
 	if i, wrong := CheckAccess(entry, p.config.NBD.TLS); wrong != nil {
 		at := fmt.Sprintf("%s[%d]", key, i)
 		p.from(at, "")
 		p.reject(at, wrong.Hint, "%s", wrong.Problem)
-		return
+		return nil
 	}
-	e.Allow = entry
+	return entry
 }

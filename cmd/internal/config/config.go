@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tmemd/tmemd/backends/zcache"
+	"github.com/tmemd/tmemd/cleancache"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/protect"
 	"github.com/tmemd/tmemd/nbd"
@@ -28,6 +29,8 @@ type Config struct {
 	Metrics       string // HOST:PORT, or empty for none
 	MetricsChosen bool   // somebody asked for this address; else another will do
 	Exports       []Export
+	Bases         []Base
+	Disks         []Disk
 	Backends      []Backend
 	NBD           NBD
 	Ramster       PeerTLS // of backends that are other hosts' memory
@@ -59,6 +62,25 @@ type Export struct {
 
 	Writethrough tier.Writethrough // to begin with
 	Allow        []string          // who may open it, as ParseAccess takes it; nil has no rules
+}
+
+// Disk is one disk to serve, with a cache.
+type Disk struct {
+	Name     string
+	Path     string // of a file or block device that is there
+	ReadOnly bool
+	Mode     cleancache.Mode // to begin with
+	Allow    []string        // as of an Export
+
+	Base   string           // the name of the base that Path is an overlay over, made if it is not there; or empty
+	Shared *cleancache.UUID // the name that it shares its cached pages under, of one of the bases; or nil
+}
+
+// Base is an image that disks lie over, or share content with.
+type Base struct {
+	Name string
+	Path string
+	UUID cleancache.UUID // says that the content is the same
 }
 
 // Backend is one backend to load at start.

@@ -22,7 +22,7 @@ const WritethroughSyntax = "write off, async (pages are copied to storage soon a
 
 func (p *parser) exports() {
 	entries := p.file.Export
-	if len(entries) == 0 {
+	if len(entries) == 0 && len(p.file.Disk) == 0 {
 		entries = []fileExport{{}}
 	}
 	if len(entries) > 1 && p.flags.given["size"] {
@@ -59,7 +59,7 @@ func (p *parser) export(key string, entry fileExport) {
 		}
 		e.Writethrough = mode
 	}
-	p.access(key+".allow", entry.Allow, &e)
+	e.Allow = p.access(key+".allow", entry.Allow)
 	p.config.Exports = append(p.config.Exports, e)
 }
 

@@ -24,6 +24,8 @@ type file struct {
 	Metrics  *string       `toml:"metrics"`
 	LogLevel *string       `toml:"log_level"`
 	Export   []fileExport  `toml:"export"`
+	Base     []fileBase    `toml:"base"`
+	Disk     []fileDisk    `toml:"disk"`
 	Backend  []fileBackend `toml:"backend"`
 	NBD      fileNBD       `toml:"nbd"`
 	Host     fileHost      `toml:"host"`
@@ -38,6 +40,22 @@ type fileExport struct {
 
 	Writethrough *string  `toml:"writethrough"`
 	Allow        []string `toml:"allow"`
+}
+
+type fileDisk struct {
+	Name     *string  `toml:"name"`
+	Path     *string  `toml:"path"`
+	ReadOnly bool     `toml:"read_only"`
+	Mode     *string  `toml:"mode"`
+	Allow    []string `toml:"allow"`
+	Base     *string  `toml:"base"`
+	Shared   *string  `toml:"shared"`
+}
+
+type fileBase struct {
+	Name *string `toml:"name"`
+	Path *string `toml:"path"`
+	UUID *string `toml:"uuid"`
 }
 
 type fileNBD struct {

@@ -54,6 +54,8 @@ func Parse(args []string, host Host) (*Config, Action, error) {
 	p.ramster() // before backends: how donors are reached depends on TLS
 	if !f.donor {
 		p.exports()
+		p.bases()
+		p.disks()
 		p.backends()
 	}
 	p.donor()

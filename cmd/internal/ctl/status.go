@@ -52,8 +52,14 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) {
 		fmt.Fprintf(w, "host     %s\n", line)
 	}
 	fmt.Fprintln(w)
-	printExports(w, s.Exports)
-	fmt.Fprintln(w)
+	if len(s.Exports) > 0 {
+		printExports(w, s.Exports)
+		fmt.Fprintln(w)
+	}
+	if len(s.Disks) > 0 {
+		printDisks(w, s.Disks)
+		fmt.Fprintln(w)
+	}
 	printBackends(w, s.Backends)
 	if len(s.Clients) > 0 {
 		fmt.Fprintln(w)
@@ -139,7 +145,7 @@ func printBackends(w io.Writer, list []admin.Backend) {
 			refused += n
 		}
 		rows = append(rows, []string{
-			b.Name, b.Kind, b.State, pages(int64(b.Pages)), cli.Bytes(b.HeldBytes), cli.Bytes(b.LimitBytes), ratio(b),
+			b.Name, b.Kind, b.State, pages(int64(b.Pages + b.EphemeralPages)), cli.Bytes(b.HeldBytes), cli.Bytes(b.LimitBytes), ratio(b),
 			fmt.Sprint(b.SameFilledPages), fmt.Sprint(refused), fmt.Sprint(b.LoadErrors),
 		})
 	}
@@ -163,10 +169,10 @@ func printBackends(w io.Writer, list []admin.Backend) {
 
 // ratio is how many bytes of pages one byte of memory holds.
 func ratio(b admin.Backend) string {
-	if b.Pages == 0 || b.HeldBytes == 0 {
+	if b.Pages+b.EphemeralPages == 0 || b.HeldBytes == 0 {
 		return "-"
 	}
-	return fmt.Sprintf("%.2f", float64(b.Pages*backends.PageSize)/float64(b.HeldBytes))
+	return fmt.Sprintf("%.2f", float64((b.Pages+b.EphemeralPages)*backends.PageSize)/float64(b.HeldBytes))
 }
 
 func printClients(w io.Writer, clients []admin.Attachment, now time.Time) {

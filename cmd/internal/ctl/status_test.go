@@ -21,9 +21,16 @@ func TestPrintStatus(t *testing.T) {
 			Pages:  admin.PagesByOwner{None: 2094000, Storage: 1024, Hole: 128, Backends: map[string]int64{"zcache": 1900, "old": 100}},
 			Errors: map[string]uint64{"read": 1, "write": 2},
 		}},
+		Disks: []admin.Disk{
+			{
+				Name: "root", SizeBytes: 20 << 30, Clients: 3, ReadOnly: true, Mode: "inclusive", SuccGets: 900, FailedGets: 100, Puts: 99,
+				Backends: map[string]int64{"zcache": 25, "old": 25}, Errors: map[string]uint64{"read": 4},
+			},
+			{Name: "scratch", SizeBytes: 1 << 20, Mode: "exclusive", Invalidates: 8},
+		},
 		Backends: []admin.Backend{
 			{
-				Name: "zcache", Kind: "zcache", State: "active", Pages: 1900, SameFilledPages: 40, StoredBytes: 2 << 20,
+				Name: "zcache", Kind: "zcache", State: "active", Pages: 1800, EphemeralPages: 100, SameFilledPages: 40, StoredBytes: 2 << 20,
 				HeldBytes: 3 << 20, LimitBytes: 4 << 30, Refused: map[string]uint64{"full": 3, "compress_poor": 28},
 			},
 			{
@@ -51,6 +58,10 @@ metrics  http://127.0.0.1:9757/metrics
 
 EXPORT   SIZE  CLIENTS  BACKENDS  STORAGE    HOLES  UNTOUCHED  LOADS  STORES  REFUSED  ERRORS
 swap    8 GiB        2   7.8 MiB    4 MiB  512 KiB      8 GiB   1500    2600       31       3
+
+DISK       SIZE  CLIENTS                  MODE   CACHED  HITS  MISSES  HIT RATE  PUTS  INVALIDATES  ERRORS
+root     20 GiB        3  inclusive, read only  200 KiB   900     100    90.0 %    99            0       4
+scratch   1 MiB        0             exclusive      0 B     0       0         -     0            8       0
 
 BACKEND    KIND     STATE     DATA  MEMORY  LIMIT  RATIO  SAME-FILLED  REFUSED  ERRORS
 zcache   zcache    active  7.4 MiB   3 MiB  4 GiB   2.47           40       31       0

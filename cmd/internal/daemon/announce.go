@@ -19,6 +19,10 @@ func (d *Daemon) Announcement() string {
 	for _, e := range d.list() {
 		fmt.Fprintf(&b, "  export   %s, %s, storage %s\n", e.Name, cli.Bytes(uint64(e.Size)), e.Storage)
 	}
+	for _, s := range d.disks {
+		size, _ := s.device.Size() // never an error
+		fmt.Fprintf(&b, "  disk     %s, %s, %s\n", s.Name, cli.Bytes(uint64(size)), s.Path)
+	}
 	for _, s := range d.frontswap.Backends() {
 		fmt.Fprintf(&b, "  backend  %s, up to %s\n", s.Name, cli.Bytes(s.Stats.LimitBytes))
 	}
@@ -38,6 +42,9 @@ func (d *Daemon) Announcement() string {
 		fmt.Fprintf(&b, "  metrics  %s\n", metricsURL(d.metricsAddr))
 	}
 	for _, a := range d.bound {
+		if len(d.list()) == 0 {
+			break
+		}
 		if a.Network == "unix" {
 			fmt.Fprintf(&b, "\nto swap to it on this host, as root:\n")
 		} else {

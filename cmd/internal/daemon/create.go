@@ -65,6 +65,12 @@ func (d *Daemon) create(e *export) error {
 			Status: http.StatusConflict, Message: fmt.Sprintf("there is an export %s already", e.Name), Hint: "choose another name, or delete that one first",
 		}
 	}
+	if slices.ContainsFunc(d.disks, func(s *servedDisk) bool { return s.Name == e.Name }) ||
+		slices.ContainsFunc(d.bases, func(s *servedBase) bool { return s.Name == e.Name }) {
+		return &admin.Error{
+			Status: http.StatusConflict, Message: fmt.Sprintf("there is a disk or base %s already", e.Name), Hint: "choose another name",
+		}
+	}
 	if err := refuseContent(e.Storage); err != nil {
 		return err
 	}

@@ -13,10 +13,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/sharedmem"
+	"github.com/tmemd/tmemd/cleancache"
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
@@ -72,6 +71,9 @@ type Daemon struct {
 	record      *sharedmem.Region // which backends there are, with memory; written under frontswap's lock
 	draining    []string          // backends that were being unloaded when another process took over
 	frontswap   *frontswap.Frontswap
+	cleancache  *cleancache.Cleancache
+	bases       []*servedBase
+	disks       []*servedDisk
 	moves       *moves
 	faults      faults
 	admin       *admin.Server
@@ -309,20 +311,6 @@ func (d *Daemon) openDevice(e *export, s tier.Storage, blank bool) (err error) {
 	return nil
 }
 
-func cureStorage(err error) string {
-	switch {
-	case errors.Is(err, os.ErrPermission):
-		return "give this user the right to read and write it"
-	case errors.Is(err, unix.EFBIG):
-		return "choose a smaller size, or a file system that takes files of this size"
-	case errors.Is(err, unix.EBUSY):
-		return "it is mounted or used for swap itself: choose another device"
-	case errors.Is(err, unix.ENOSPC):
-		return "make room on it"
-	}
-	return "choose other storage or another size; --fresh makes a file anew"
-}
-
 func (d *Daemon) newNBD() (*nbd.Server, error) {
 	limits := d.config.NBD
 	c := nbd.Config{
@@ -340,6 +328,9 @@ func (d *Daemon) newNBD() (*nbd.Server, error) {
 	}
 	for _, e := range d.list() {
 		c.Exports = append(c.Exports, e.nbd())
+	}
+	for _, s := range d.disks {
+		c.Exports = append(c.Exports, s.nbd())
 	}
 	return nbd.NewServer(c)
 }

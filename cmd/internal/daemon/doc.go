@@ -86,6 +86,12 @@
 // for a page that is not there. The size is noted, and stands against the
 // configuration's until the export is made anew.
 //
+// # Disks
+//
+// Those of the configuration, from start to end. They have no state of ours: storage is
+// the truth, and their cache begins empty. They are opened when backends are there, and
+// closed, synced, before backends are; a takeover and an upgrade know nothing of them.
+//
 // # Sockets
 //
 // Sockets that a service manager hands over (Options.Inherited) replace all that

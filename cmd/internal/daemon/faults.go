@@ -111,7 +111,9 @@ func (d *Daemon) faultTargets() ([]faultTarget, error) {
 	d.loading.Lock()
 	defer d.loading.Unlock()
 	d.faults.keep(partStorage, func(name string) bool {
-		return slices.ContainsFunc(d.list(), func(e *export) bool { return e.Name == name })
+		return slices.ContainsFunc(d.list(), func(e *export) bool { return e.Name == name }) ||
+			slices.ContainsFunc(d.disks, func(s *servedDisk) bool { return s.Name == name }) ||
+			slices.ContainsFunc(d.bases, func(s *servedBase) bool { return s.Name == name })
 	})
 	if !d.moves.replacing() {
 		d.faults.keep(partBackend, func(name string) bool {
@@ -185,7 +187,7 @@ func findTarget(targets []faultTarget, name string) (faultTarget, error) {
 	switch len(found) {
 	case 0:
 		return faultTarget{}, &admin.Error{
-			Status: http.StatusNotFound, Message: "there is neither a backend nor an export " + name, Hint: "tmemctl fault list shows what can fail",
+			Status: http.StatusNotFound, Message: "there is no backend, export or disk " + name, Hint: "tmemctl fault list shows what can fail",
 		}
 	case 1:
 		return found[0], nil

@@ -60,7 +60,7 @@ func TestFaultErrors(t *testing.T) {
 	i := start(t, t.TempDir(), "--allow-faults")
 	i.load("swap")
 	for _, test := range []struct{ target, rule, text string }{
-		{"tape", "any error", "error: there is neither a backend nor an export tape\nhint: tmemctl fault list shows what can fail\n"},
+		{"tape", "any error", "error: there is no backend, export or disk tape\nhint: tmemctl fault list shows what can fail\n"},
 		{"swap", "any error", "error: both a backend and an export are called swap\nhint: say backend:swap or storage:swap\n"},
 		{"zcache", "write error", "error: rule \"write error\": backend zcache has no operation write\nhint: OPERATION "},
 		{"zcache", "load", "error: rule \"load\": it needs an operation and an action"},

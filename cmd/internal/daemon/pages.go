@@ -3,13 +3,16 @@ package daemon
 import (
 	"errors"
 
+	"github.com/tmemd/tmemd/cleancache"
 	"github.com/tmemd/tmemd/cmd/internal/state"
 	"github.com/tmemd/tmemd/frontswap"
 )
 
-// makeFrontswap makes the registry, which keeps its maps in the memory folder.
+// makeFrontswap makes the registry, which keeps its maps in the memory folder, and the
+// one for disks, which follows it.
 func (d *Daemon) makeFrontswap() {
-	c := frontswap.Config{Log: d.log, Memory: d.memory}
+	d.cleancache = cleancache.New(d.log)
+	c := frontswap.Config{Log: d.log, Memory: d.memory, Follower: d.cleancache}
 	if d.memory != nil {
 		c.Record = func(list []frontswap.Registered) error { return d.writeRecord(list) }
 	}
@@ -27,6 +30,12 @@ func (d *Daemon) openRest(p plan, loaded bool) (err error) {
 		if err := d.loadConfigured(); err != nil {
 			return err
 		}
+	}
+	if err := d.openBases(); err != nil {
+		return err
+	}
+	if err := d.openDisks(); err != nil {
+		return err
 	}
 	if d.nbd, err = d.newNBD(); err != nil {
 		return err
@@ -65,6 +74,7 @@ func (d *Daemon) newID() uint32 {
 func (d *Daemon) closePages() error {
 	var errs []error
 	d.moves.tasks.Wait()
+	errs = append(errs, d.closeDisks())
 	for _, e := range d.exports {
 		if e.device != nil {
 			errs = append(errs, e.device.Close())

@@ -35,6 +35,12 @@ func (d *Daemon) snapshot() metrics.Snapshot {
 		s.Exports = append(s.Exports, metrics.Export{Name: e.Name, Size: e.size(), Stats: e.device.Stats()})
 	}
 	d.exportsMu.RUnlock()
+	for _, served := range d.bases {
+		s.Disks = append(s.Disks, served.snapshot())
+	}
+	for _, served := range d.disks {
+		s.Disks = append(s.Disks, served.snapshot())
+	}
 	if server := d.server(); server != nil {
 		s.NBD = server.Stats()
 	}
@@ -53,6 +59,7 @@ func (s service) Status() admin.Status {
 		StateDir: d.config.StateDir,
 		Kinds:    Kinds(),
 		Exports:  d.showExports(snapshot),
+		Disks:    showDisks(snapshot),
 		Backends: showBackends(snapshot.Backends),
 		Clients:  showClients(d.server().Clients()),
 		Memory:   []admin.Memory{},
@@ -176,7 +183,7 @@ func showBackends(list []frontswap.BackendStatus) []admin.Backend {
 func showBackend(b frontswap.BackendStatus) admin.Backend {
 	shown := admin.Backend{
 		Name: b.Name, Kind: b.Kind, State: b.State.String(), Reason: b.Reason,
-		Pages: b.Pages, SameFilledPages: b.Stats.SameFilledPages,
+		Pages: b.Pages, EphemeralPages: b.Stats.EphemeralPages, SameFilledPages: b.Stats.SameFilledPages,
 		StoredBytes: b.Stats.StoredBytes, HeldBytes: b.Stats.HeldBytes, LimitBytes: b.Stats.LimitBytes,
 		MaxBytes: b.Stats.MaxBytes, Stall: b.Stats.Stall, IncompressiblePages: b.Stats.Incompressible,
 		Refused: map[string]uint64{}, Moved: map[string]uint64{}, LoadErrors: b.LoadErrors, CorruptLoads: b.Stats.CorruptLoads,

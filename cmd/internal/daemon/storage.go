@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tmemd/tmemd/cmd/internal/config"
 	"github.com/tmemd/tmemd/tier"
 )
@@ -94,4 +96,19 @@ func writeZeroes(s tier.Storage, first, n uint64) error {
 		first += count
 	}
 	return nil
+}
+
+// cureStorage is what can be done about storage that cannot be opened.
+func cureStorage(err error) string {
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return "give this user the right to read and write it"
+	case errors.Is(err, unix.EFBIG):
+		return "choose a smaller size, or a file system that takes files of this size"
+	case errors.Is(err, unix.EBUSY):
+		return "it is mounted or used for swap itself: choose another device"
+	case errors.Is(err, unix.ENOSPC):
+		return "make room on it"
+	}
+	return "choose other storage or another size; --fresh makes a file anew"
 }

@@ -55,6 +55,8 @@ func (m *memory) Sync() error { return nil }
 
 func (m *memory) Trim(off, length int64) error { return m.WriteZeroes(off, length, true) }
 
+func (m *memory) Prefetch(_, _ int64) error { return nil }
+
 func (m *memory) WriteZeroes(off, length int64, _ bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -1,4 +1,4 @@
-package frontswap
+package pagelock
 
 import (
 	"math/rand/v2"
@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestPageLockModes(t *testing.T) {
+func TestModes(t *testing.T) {
 	modes := []struct {
 		name string
 		mode *lockMode
@@ -24,7 +24,7 @@ func TestPageLockModes(t *testing.T) {
 	}
 	for i, first := range modes {
 		for j, second := range modes {
-			l := newPageLocks(1)
+			l := New(1)
 			l.lock(0, first.mode)
 			if got := l.try(0, second.mode); got != shares[i][j] {
 				t.Errorf("%s while %s is held: got %v, want %v", second.name, first.name, got, shares[i][j])
@@ -39,8 +39,8 @@ func TestPageLockModes(t *testing.T) {
 	}
 }
 
-func TestPageLockUpgradeWaitsForReadersOnly(t *testing.T) {
-	l := newPageLocks(1)
+func TestUpgradeWaitsForReadersOnly(t *testing.T) {
+	l := New(1)
 	l.lock(0, &modeUpdate)
 	l.lock(0, &modeRead)
 	if l.try(0, &modeUpgrade) {
@@ -62,12 +62,12 @@ func TestPageLockUpgradeWaitsForReadersOnly(t *testing.T) {
 	}
 }
 
-// TestPageLocksExclude lets readers, writers and drains of whole blocks loose
+// TestExclude lets readers, writers and drains of whole blocks loose
 // on few stripes and checks who meets whom. It would hang if the order that
-// pageLocks demands could deadlock, or if a wake-up got lost.
-func TestPageLocksExclude(t *testing.T) {
+// the package comment demands could deadlock, or if a wake-up got lost.
+func TestExclude(t *testing.T) {
 	const pages, workers, rounds = 8, 6, 4000
-	l := newPageLocks(pages)
+	l := New(pages)
 	var readers, updaters, writers [pages]atomic.Int32
 	var wrong atomic.Int32
 	var wg sync.WaitGroup

@@ -1,4 +1,4 @@
-package frontswap
+package pagelock
 
 import (
 	"sync"
@@ -9,30 +9,9 @@ import (
 // pages, 1 MiB. Longer requests and walks go block by block.
 const BlockPages = 256
 
-// pageLocks are the page locks of one area: striped, one 32-bit word a stripe.
-//
-// sync.RWMutex was the first choice and does not fit: it makes new readers wait
-// behind a waiting writer, so a write that waits for a drain's batch would stall
-// loads (promise: a drain never stalls a load); and it has no update mode. Here:
-//
-//	mode       shares with         held by
-//	read       read, update        loads
-//	update     read                moves and copies: while storage is written
-//	exclusive  nothing             store, invalidate, and the commit of a drain
-//
-// An update lock turns into an exclusive one without letting a writer in
-// between, so what was copied under it is still the page when it is committed.
-//
-// Order: a goroutine holds locks of one aligned block only, takes them in
-// ascending page order, and upgrades in descending order, releasing each page
-// before it upgrades the next. Then every wait is for a page above all pages
-// that the waiter's own waiters can want, and no cycle can close. (Upgrading in
-// ascending order does deadlock: drain waits for a reader of page 1, who waits
-// for a writer of page 2, who waits for the drain's page 3.)
-//
-// Readers are preferred. A stream of readers without a gap would starve a
-// writer of that page; only the client that owns the page can produce one.
-type pageLocks struct {
+// Locks are the locks of the pages of one export: striped, one 32-bit word a
+// stripe. The package comment has the modes and the order.
+type Locks struct {
 	stripes []atomic.Uint32 // power of two, at least BlockPages
 	waits   [waitBuckets]waitBucket
 }
@@ -54,8 +33,8 @@ type waitBucket struct {
 	_    [40]byte  // keep neighbours off this cache line
 }
 
-// LockBytes is the memory of the page locks of an area of so many pages.
-func LockBytes(pages uint64) int64 { return int64(stripesFor(pages)) * 4 }
+// Bytes is the memory of the locks of so many pages.
+func Bytes(pages uint64) int64 { return int64(stripesFor(pages)) * 4 }
 
 func stripesFor(pages uint64) uint64 {
 	n := uint64(BlockPages)
@@ -65,8 +44,10 @@ func stripesFor(pages uint64) uint64 {
 	return n
 }
 
-func newPageLocks(pages uint64) *pageLocks {
-	l := &pageLocks{stripes: make([]atomic.Uint32, stripesFor(pages))}
+// New makes the locks of so many pages. The length may change later: stripes are
+// found by page number.
+func New(pages uint64) *Locks {
+	l := &Locks{stripes: make([]atomic.Uint32, stripesFor(pages))}
 	for i := range l.waits {
 		l.waits[i].cond.L = &l.waits[i].mu
 	}
@@ -87,7 +68,7 @@ var (
 	modeUpgrade   = lockMode{blocked: lockExclusive | lockReaders, drop: lockUpdate, add: lockExclusive}
 )
 
-func (l *pageLocks) try(page uint64, m *lockMode) bool {
+func (l *Locks) try(page uint64, m *lockMode) bool {
 	s := &l.stripes[page&uint64(len(l.stripes)-1)]
 	for {
 		old := s.Load()
@@ -100,7 +81,7 @@ func (l *pageLocks) try(page uint64, m *lockMode) bool {
 	}
 }
 
-func (l *pageLocks) lock(page uint64, m *lockMode) {
+func (l *Locks) lock(page uint64, m *lockMode) {
 	if l.try(page, m) {
 		return
 	}
@@ -118,16 +99,53 @@ func (l *pageLocks) lock(page uint64, m *lockMode) {
 	}
 }
 
-// barrier returns when every holder of an exclusive or update lock at the time
+// RLock locks the page for reading.
+func (l *Locks) RLock(page uint64) { l.lock(page, &modeRead) }
+
+// TryRLock is RLock without waiting; it reports success.
+func (l *Locks) TryRLock(page uint64) bool { return l.try(page, &modeRead) }
+
+// RUnlock ends RLock.
+func (l *Locks) RUnlock(page uint64) { l.unlock(page, 1) }
+
+// Lock locks the page for everything.
+func (l *Locks) Lock(page uint64) { l.lock(page, &modeExclusive) }
+
+// TryLock is Lock without waiting; it reports success.
+func (l *Locks) TryLock(page uint64) bool { return l.try(page, &modeExclusive) }
+
+// Unlock ends Lock.
+func (l *Locks) Unlock(page uint64) { l.unlock(page, lockExclusive) }
+
+// LockUpdate locks the page for reading it and for writing it elsewhere: readers
+// go on, writers wait.
+func (l *Locks) LockUpdate(page uint64) { l.lock(page, &modeUpdate) }
+
+// UnlockUpdate ends LockUpdate.
+func (l *Locks) UnlockUpdate(page uint64) { l.unlock(page, lockUpdate) }
+
+// Upgrade turns LockUpdate into Lock.
+func (l *Locks) Upgrade(page uint64) { l.lock(page, &modeUpgrade) }
+
+// Quiesce returns when every holder of a lock of any mode at the time of the call
+// has released it. It takes each stripe once, one at a time.
+func (l *Locks) Quiesce() {
+	for stripe := range uint64(len(l.stripes)) {
+		l.Lock(stripe)
+		l.Unlock(stripe)
+	}
+}
+
+// Barrier returns when every holder of an exclusive or update lock at the time
 // of the call has released it. It takes each stripe once, one at a time.
-func (l *pageLocks) barrier() {
+func (l *Locks) Barrier() {
 	for stripe := range uint64(len(l.stripes)) {
 		l.lock(stripe, &modeUpdate)
 		l.unlock(stripe, lockUpdate)
 	}
 }
 
-func (l *pageLocks) unlock(page uint64, held uint32) {
+func (l *Locks) unlock(page uint64, held uint32) {
 	stripe := page & uint64(len(l.stripes)-1)
 	left := l.stripes[stripe].Add(-held)
 	if left&lockWaited == 0 || left&lockReaders != 0 {
