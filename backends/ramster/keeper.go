@@ -155,8 +155,11 @@ func (k *keeper) compareStubs(m *member, place uint8, id uint32, e *export, from
 		case there:
 			return true
 		}
+		if !k.replaceStub(ref, o, s, s.without(place)) {
+			ok = false // in use just now: the next comparison sees it
+			return true
+		}
 		m.missing.Add(1)
-		k.replaceStub(ref, o, s, s.without(place))
 		k.thin = true
 		return true
 	})
