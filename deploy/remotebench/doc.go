@@ -8,6 +8,9 @@
 // acknowledged and, at the end of each cell, all that was acknowledged has arrived at
 // the donors; but for a burst, which the staging area takes.
 //
+// Writes go anywhere in 64 MiB, which the staging area could hold: a page that is written
+// anew before it was sent is sent once, so donors see fewer writes than are counted.
+//
 // Loopback flatters whoever sends more bytes: a network of 1 Gbit/s has 30,000 plain
 // pages a second, and compressed ones twice as many.
 package remotebench
