@@ -43,6 +43,10 @@ type Config struct {
 	// elsewhere. By default 30 s.
 	Lost time.Duration
 
+	// Compare is how often what a donor has is compared with what it should have, beside
+	// each time that it comes back or a page is found missing. By default 10 minutes.
+	Compare time.Duration
+
 	// Rate bounds what making copies again moves, in bytes of sealed pages a second. By
 	// default 32 MiB.
 	Rate int64
@@ -88,6 +92,7 @@ const (
 	defaultDeadline = 500 * time.Millisecond
 	defaultPatience = 20 * time.Second
 	defaultLost     = 30 * time.Second
+	defaultCompare  = 10 * time.Minute
 	defaultRate     = 32 << 20
 )
 
@@ -110,6 +115,9 @@ func (c Config) withDefaults() Config {
 	if c.Lost == 0 {
 		c.Lost = defaultLost
 	}
+	if c.Compare == 0 {
+		c.Compare = defaultCompare
+	}
 	if c.Rate == 0 {
 		c.Rate = defaultRate
 	}
@@ -130,8 +138,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("%d bytes for pages that come home are outside 0 to %d", c.Home, int64(1)<<40)
 	case c.Copies < 1 || c.Copies > MaxCopies:
 		return fmt.Errorf("%d copies are outside 1 to %d", c.Copies, MaxCopies)
-	case c.Deadline < time.Millisecond || c.Lost < time.Millisecond:
-		return fmt.Errorf("a deadline of %v, or %v until a donor is lost, is below 1 ms", c.Deadline, c.Lost)
+	case c.Deadline < time.Millisecond || c.Lost < time.Millisecond || c.Compare < time.Millisecond:
+		return fmt.Errorf("a deadline of %v, %v until a donor is lost, or %v between comparisons, is below 1 ms", c.Deadline, c.Lost, c.Compare)
 	case c.Rate < backends.PageSize:
 		return fmt.Errorf("a rate of %d bytes a second is less than a page", c.Rate)
 	case c.Dial == nil:

@@ -59,8 +59,8 @@
 //
 // # The keeper
 //
-// Each second, or when something changes: compares with donors that came back or may
-// differ (LIST); gives pages whose copies are on donors that are lost, out of reach for
+// Each second, or when something changes: compares with donors that came back, may
+// differ, or were not compared with for Config.Compare (LIST); gives pages whose copies are on donors that are lost, out of reach for
 // Config.Lost, leaving, or that want memory back, other copies, as fast as Config.Rate
 // allows; has the host evict pages that nobody else takes; lets donors go.
 //

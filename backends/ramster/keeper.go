@@ -36,8 +36,14 @@ func (b *background) keep() {
 			if m.downFor() > b.config.Lost {
 				m.session.Abandon() // pages that were under way to it go elsewhere
 			}
-			if m.isUp() && m.debt.Swap(false) && !k.compare(m) {
-				m.debt.Store(true)
+			if time.Since(m.compared) > b.config.Compare {
+				m.debt.Store(true) // who has lost pages and does not say so is found out
+			}
+			if m.isUp() && m.debt.Swap(false) {
+				m.compared = time.Now()
+				if !k.compare(m) {
+					m.debt.Store(true)
+				}
 			}
 		}
 		if k.mustRepair() && !time.Now().Before(k.notBefore) {

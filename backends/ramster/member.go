@@ -44,6 +44,8 @@ type member struct {
 	debt    atomic.Bool            // what it has and what it should have may differ
 	refusal atomic.Pointer[string] // why it may not be used; nil if it may
 
+	compared time.Time // when the keeper last began to compare; the keeper's
+
 	doomedMu sync.Mutex
 	doomed   []uint32 // pools that it could not be told yet to destroy; guarded by doomedMu
 
