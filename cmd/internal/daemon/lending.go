@@ -23,7 +23,7 @@ type lending struct {
 	donor *donor.Donor     // immutable after Open, as is bound
 	bound []config.Address // where it is lent
 
-	complained atomic.Int64 // when a client was last said to be refused, in Unix seconds
+	noName, noClient atomic.Int64 // when it was last complained about either, in Unix seconds
 }
 
 // lentName is how the names of memory files begin that are lent. They stay when the
@@ -159,7 +159,7 @@ func (d *Daemon) identifyOwner(conn net.Conn) (names []string, err error) {
 	switch c := conn.(type) {
 	case *abrupt:
 		if err := c.Handshake(); err != nil {
-			d.lent.complain(d.log, "refused a client of lent memory", "client", conn.RemoteAddr().String(), "error", err)
+			d.lent.complain(&d.lent.noName, d.log, "refused a client of lent memory", "client", conn.RemoteAddr().String(), "error", err)
 			return nil, fmt.Errorf("shake hands over TLS: %w", err)
 		}
 		c.Batch()
@@ -189,15 +189,16 @@ func (d *Daemon) identifyOwner(conn net.Conn) (names []string, err error) {
 		names = []string{"ip:" + host}
 	}
 	if !d.config.Donor.Admits(names) {
-		d.lent.complain(d.log, "refused a client of lent memory: no [[donor.client]] has one of its names", "client", conn.RemoteAddr().String(), "names", names)
+		d.lent.complain(&d.lent.noClient, d.log, "refused a client of lent memory: no [[donor.client]] has one of its names", "client", conn.RemoteAddr().String(), "names", names)
 	}
 	return names, nil
 }
 
-// complain logs, once a second at most: strangers must not fill the disk.
-func (l *lending) complain(log *slog.Logger, message string, args ...any) {
+// complain logs, once a second at most: strangers must not fill the disk. Each reason has its
+// own second, or one client could hide another, who asks again only half a minute later.
+func (l *lending) complain(last *atomic.Int64, log *slog.Logger, message string, args ...any) {
 	now := time.Now().Unix()
-	if l.complained.Swap(now) != now {
+	if last.Swap(now) != now {
 		log.Warn(message, args...)
 	}
 }
