@@ -3,6 +3,7 @@ package donor
 import (
 	"bytes"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -195,8 +196,12 @@ func TestSurvivesKills(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "the process listens", func() bool {
-			_, err := os.Stat(pl.socket)
-			return err == nil
+			conn, err := net.Dial("unix", pl.socket) // the file is there before anybody listens
+			if err != nil {
+				return false
+			}
+			conn.Close()
+			return true
 		})
 		p := pl.dial(t, "a")
 		a, b, err := p.hello(someone, kill+1)
