@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Sample is what a [Source] saw at one moment.
@@ -30,6 +32,15 @@ type Source interface {
 
 // Host is this host as its kernel describes it.
 func Host() Source { return Files{os.DirFS("/")} }
+
+// Installed is the memory of this machine, in bytes; 0 if its kernel does not say.
+func Installed() int64 {
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) != nil {
+		return 0
+	}
+	return int64(info.Totalram) * int64(info.Unit)
+}
 
 // Files reads what the kernel says from a tree of files, as it has below "/".
 type Files struct{ Root fs.FS }

@@ -5,8 +5,6 @@ import (
 	"log/slog"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/arena"
 	"github.com/tmemd/tmemd/backends/pressure"
@@ -90,7 +88,7 @@ const (
 // Staging and Floor, which stay relative to Limit while they are 0.
 func (c Config) withDefaults() Config {
 	if c.Capacity == 0 {
-		c.Capacity = max(c.Limit, hostMemory())
+		c.Capacity = max(c.Limit, pressure.Installed())
 	}
 	if c.Codec == 0 {
 		c.Codec = LZ4
@@ -114,14 +112,6 @@ func (c Config) withDefaults() Config {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return c
-}
-
-func hostMemory() int64 {
-	var info unix.Sysinfo_t
-	if unix.Sysinfo(&info) != nil {
-		return 0
-	}
-	return int64(info.Totalram) * int64(info.Unit)
 }
 
 func (c Config) validate() error {

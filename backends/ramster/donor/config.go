@@ -7,8 +7,6 @@ import (
 	"net"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tmemd/tmemd/backends/arena"
 	"github.com/tmemd/tmemd/backends/pressure"
 )
@@ -84,7 +82,7 @@ const (
 
 func (c Config) withDefaults() Config {
 	if c.Capacity == 0 {
-		c.Capacity = max(c.Limit, hostMemory())
+		c.Capacity = max(c.Limit, pressure.Installed())
 	}
 	if c.Floor == 0 {
 		c.Floor = max(arena.ChunkSize, c.Limit/4)
@@ -105,14 +103,6 @@ func (c Config) withDefaults() Config {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return c
-}
-
-func hostMemory() int64 {
-	var info unix.Sysinfo_t
-	if unix.Sysinfo(&info) != nil {
-		return 0
-	}
-	return int64(info.Totalram) * int64(info.Unit)
 }
 
 func (c Config) validate() error {
