@@ -4,7 +4,6 @@ import (
 	"sync"
 
 	"github.com/tmemd/tmemd/backends"
-	"github.com/tmemd/tmemd/backends/arena"
 	"github.com/tmemd/tmemd/backends/ramster/wire"
 	"github.com/tmemd/tmemd/backends/sharedmem"
 )
@@ -223,16 +222,8 @@ func (c *Cache) readAhead(key backends.Key) {
 // ownerOf says which donor to ask for a page, if donors have it: the one given, if it
 // has it.
 func (c *Cache) ownerOf(e *export, key backends.Key, before *member) (s stub, m *member) {
-	at := e.pages.Get(key.Page)
-	if at == 0 {
-		return stub{}, nil
-	}
-	var b [stubSize]byte
-	o, ok := c.arena.Snapshot(arena.Ref(at-1), b[:])
-	if !ok || o.Export != key.Export || o.Page != key.Page {
-		return stub{}, nil
-	}
-	if s, ok = decodeStub(o); !ok {
+	s, _, _, ok := c.stubOf(e, key)
+	if !ok {
 		return stub{}, nil
 	}
 	for _, place := range s.donors {

@@ -85,7 +85,6 @@ func (b *background) evict(n uint64) {
 	case r := <-done:
 		b.counts.evicted.Add(r.moved)
 		if r.err != nil && b.ctx.Err() == nil {
-			b.counts.evictionsFailed.Add(1)
 			b.config.Log.Warn("pages cannot be taken back from donors", "moved", r.moved, "error", r.err)
 		}
 	}

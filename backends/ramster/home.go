@@ -91,57 +91,37 @@ func (k *keeper) bringPage(e *export, key backends.Key) {
 	if !ok {
 		return
 	}
-	for _, n := range k.plan(s).sources {
-		m := k.members.at[n].Load()
-		if m == nil {
-			continue
-		}
-		if there, _ := k.has(m, key, s); !there {
-			continue
-		}
-		length := k.waiter.length
-		if k.open(k.waiter, key, s, o.Sum, k.page[:]) != "" {
-			m.rejected.Add(1)
-			continue
-		}
-		next := o
-		next.Codec, next.Flags = k.waiter.plain[0], flagHome
-		next.Data = k.waiter.plain[sealedHeader : length-sealOverhead+sealedHeader]
-		if k.replaceByPage(e, ref, next, s) {
-			k.home.came.Add(1)
-			k.flush(key, s)
-		}
-		k.pace(length)
+	if !k.fetchFrom(k.plan(s).sources, key, s, o.Sum) {
 		return
 	}
+	length := k.waiter.length
+	next := o
+	next.Codec, next.Flags = k.waiter.plain[0], flagHome
+	next.Data = k.waiter.plain[sealedHeader : length-sealOverhead+sealedHeader]
+	if k.replaceByPage(e, ref, next, s) {
+		k.home.came.Add(1)
+		k.flush(key, s)
+	}
+	k.pace(length)
 }
 
 // replaceByPage makes a page that came home the copy that counts, if was is still its
 // stub.
 func (k *keeper) replaceByPage(e *export, ref arena.Ref, next arena.Object, was stub) bool {
-	var to arena.Ref
-	made := false
 	size := stagedSlot(len(next.Data))
-	ok := k.host.Rehandle(backends.Key{Export: next.Export, Page: next.Page}, backends.Handle(ref), func() (backends.Handle, bool) {
-		now, ok := k.arena.Get(ref)
-		if s, remote := decodeStub(now); !ok || !remote || s != was || now.Export != next.Export || now.Page != next.Page {
-			return 0, false
-		}
-		if to, made = k.arena.Put(next); made {
-			k.home.bytes.Add(size)
-			e.pages.Delete(next.Page)
-		}
-		return backends.Handle(to), made
-	})
-	switch {
-	case ok:
-		k.forgetStub(ref, was)
-	case made: // a host that changed its mind
-		k.arena.Free(to)
-		k.home.bytes.Add(-size)
-		e.pages.Set(next.Page, uint64(ref)+1)
-	}
-	return ok
+	return k.replace(e, ref, next, was,
+		func(arena.Object) (arena.Ref, bool) {
+			to, made := k.arena.Put(next)
+			if made {
+				k.home.bytes.Add(size)
+				e.pages.Delete(next.Page)
+			}
+			return to, made
+		},
+		func(to arena.Ref) {
+			k.arena.Free(to)
+			k.home.bytes.Add(-size)
+		})
 }
 
 // sendOut makes staged pages of pages at home, as far as the staging area has room.

@@ -1,6 +1,7 @@
 package ramster
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -60,7 +61,6 @@ type keeper struct {
 	listed  [wire.MaxList]wire.Listed
 	waiter  *waiter
 	page    [backends.PageSize]byte
-	blob    [wire.MaxBlob]byte
 	owed    time.Duration // pause that the rate asks for
 	refs    []arena.Ref
 	blocked int  // pages of donors that are to give them up, which no other one takes
@@ -148,7 +148,7 @@ func (k *keeper) compareStubs(m *member, place uint8, id uint32, e *export, from
 			return true
 		}
 		at, there := slices.BinarySearchFunc(listed, page, func(l wire.Listed, page uint64) int {
-			return int(int64(l.Page) - int64(page))
+			return cmp.Compare(l.Page, page)
 		})
 		if there && listed[at].Generation == s.generation {
 			return true
@@ -161,7 +161,7 @@ func (k *keeper) compareStubs(m *member, place uint8, id uint32, e *export, from
 		case there:
 			return true
 		}
-		if !k.replaceStub(ref, o, s, s.without(place)) {
+		if !k.replaceStub(e, ref, o, s, s.without(place)) {
 			ok = false // in use just now: the next comparison sees it
 			return true
 		}
@@ -172,21 +172,37 @@ func (k *keeper) compareStubs(m *member, place uint8, id uint32, e *export, from
 	return ok
 }
 
-// has asks the donor whether it has a page; sure is false if it does not answer.
+// has asks the donor whether it has a page; sure is false if it does not answer. What it has
+// is in k.waiter.
 func (k *keeper) has(m *member, key backends.Key, s stub) (there, sure bool) {
 	if k.waiter == nil {
 		k.waiter = newWaiter()
 	}
-	w := k.waiter
-	w.page, w.generation, w.length = key.Page, s.generation, 0
-	if m.session.Fetch(key.Export, key.Page, 1, w) != nil {
-		return false, false
-	}
-	<-w.ended
-	return w.length > 0, w.err == nil
+	err := k.waiter.ask(m, key, s.generation)
+	return k.waiter.length > 0, err == nil
 }
 
-// stubOf returns the stub of a page, if donors have it. Without the page's lock it may
+// fetchFrom fetches a page from the first of the places that has it, sealed into k.waiter and
+// opened into k.page. Who wants it sealed needs it opened all the same: a source that is
+// damaged or hostile is found out here.
+func (k *keeper) fetchFrom(places []uint8, key backends.Key, s stub, sum uint32) bool {
+	for _, n := range places {
+		m := k.members.at[n].Load()
+		if m == nil {
+			continue
+		}
+		if there, _ := k.has(m, key, s); !there {
+			continue
+		}
+		if k.open(k.waiter, key, s, sum, k.page[:]) == "" {
+			return true
+		}
+		m.rejected.Add(1)
+	}
+	return false
+}
+
+// stubOf returns the stub of a page, and its object without data, if donors have it. Without the page's lock it may
 // be of the past.
 func (c *Cache) stubOf(e *export, key backends.Key) (s stub, o arena.Object, ref arena.Ref, ok bool) {
 	at := e.pages.Get(key.Page)
@@ -195,20 +211,29 @@ func (c *Cache) stubOf(e *export, key backends.Key) (s stub, o arena.Object, ref
 	}
 	ref = arena.Ref(at - 1)
 	var b [stubSize]byte
-	o, ok = c.arena.Snapshot(ref, b[:])
-	if !ok || o.Export != key.Export || o.Page != key.Page {
+	// Not into a result: the buffer would be garbage of each call.
+	found, ok := c.arena.Snapshot(ref, b[:])
+	if !ok || found.Export != key.Export || found.Page != key.Page {
 		return stub{}, arena.Object{}, 0, false
 	}
-	s, ok = decodeStub(o)
-	return s, o, ref, ok
+	s, ok = decodeStub(found)
+	return s, arena.Object{Export: found.Export, Page: found.Page, Codec: found.Codec, Flags: found.Flags, Sum: found.Sum}, ref, ok
 }
 
 // replaceStub makes next the page's stub, if was still is. o is its object.
-func (b *background) replaceStub(ref arena.Ref, o arena.Object, was, next stub) bool {
+func (b *background) replaceStub(e *export, ref arena.Ref, o arena.Object, was, next stub) bool {
+	return b.replace(e, ref, o, was,
+		func(now arena.Object) (arena.Ref, bool) { return b.putStub(now, next) },
+		func(to arena.Ref) { b.forgetStub(to, next) })
+}
+
+// replace makes what put returns the page's copy, if was still is its stub, whose object
+// is o. put is given that object, under the page's lock, and changes the index; undo takes
+// back what it made if the host changes its mind.
+func (b *background) replace(e *export, ref arena.Ref, o arena.Object, was stub, put func(now arena.Object) (arena.Ref, bool), undo func(arena.Ref)) bool {
 	var to arena.Ref
 	made := false
-	key := backends.Key{Export: o.Export, Page: o.Page}
-	ok := b.host.Rehandle(key, backends.Handle(ref), func() (backends.Handle, bool) {
+	ok := b.host.Rehandle(backends.Key{Export: o.Export, Page: o.Page}, backends.Handle(ref), func() (backends.Handle, bool) {
 		now, ok := b.arena.Get(ref)
 		if !ok || now.Export != o.Export || now.Page != o.Page {
 			return 0, false
@@ -216,16 +241,15 @@ func (b *background) replaceStub(ref arena.Ref, o arena.Object, was, next stub) 
 		if s, remote := decodeStub(now); !remote || s != was {
 			return 0, false
 		}
-		to, made = b.putStub(now, next)
+		to, made = put(now)
 		return backends.Handle(to), made
 	})
-	if ok {
+	switch {
+	case ok:
 		b.forgetStub(ref, was)
-	} else if made {
-		b.forgetStub(to, next)
-		if e := (*b.exports.Load())[key.Export]; e != nil {
-			e.pages.Set(key.Page, uint64(ref)+1) // it has a word, so it can have another
-		}
+	case made:
+		undo(to)
+		e.pages.Set(o.Page, uint64(ref)+1) // it had a word, so there is memory for one
 	}
 	return ok
 }
@@ -253,7 +277,7 @@ func (k *keeper) retire() {
 	list := *k.members.list.Load()
 	for _, m := range list {
 		n := m.place.Load()
-		if m.leaving.Load() && k.members.stubs[n].Load() == 0 || n == 0 && m.leaving.Load() {
+		if m.leaving.Load() && (n == 0 || k.members.stubs[n].Load() == 0) {
 			gone = append(gone, m)
 		}
 	}

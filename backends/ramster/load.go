@@ -211,13 +211,20 @@ func (c *Cache) outOfReach(s stub) bool {
 	return true
 }
 
-// fetch asks one donor for the page.
-func (c *Cache) fetch(w *waiter, m *member, key backends.Key, s stub, sum uint32, dst []byte) error {
-	w.page, w.generation, w.length = key.Page, s.generation, 0
+// ask asks one donor for a version of a page, and waits. What came is in blob; length is 0
+// if the donor does not have that version, or there is an error.
+func (w *waiter) ask(m *member, key backends.Key, generation uint64) error {
+	w.page, w.generation, w.length = key.Page, generation, 0
 	if err := m.session.Fetch(key.Export, key.Page, 1, w); err != nil {
-		return fmt.Errorf("donor %s: %w", m.Name, err)
+		return err
 	}
 	<-w.ended
+	return w.err
+}
+
+// fetch asks one donor for the page.
+func (c *Cache) fetch(w *waiter, m *member, key backends.Key, s stub, sum uint32, dst []byte) error {
+	err := w.ask(m, key, s.generation)
 	switch {
 	case w.length > 0:
 		if wrong := c.open(w, key, s, sum, dst); wrong != "" {
@@ -225,8 +232,8 @@ func (c *Cache) fetch(w *waiter, m *member, key backends.Key, s stub, sum uint32
 			return fmt.Errorf("donor %s: %w", m.Name, corrupt(wrong))
 		}
 		return nil
-	case w.err != nil:
-		return fmt.Errorf("donor %s: %w", m.Name, w.err)
+	case err != nil:
+		return fmt.Errorf("donor %s: %w", m.Name, err)
 	}
 	m.missing.Add(1)
 	m.debt.Store(true)

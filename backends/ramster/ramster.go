@@ -70,7 +70,7 @@ type Cache struct {
 
 // counts are the counters of what happened that backends.Stats has no name for.
 type counts struct {
-	sent, sentAgain, repaired, orphans, aheadPages, aheadHits, secondCopy, waited, evicted, evictionsFailed atomic.Uint64
+	sent, sentAgain, repaired, orphans, aheadPages, aheadHits, secondCopy, waited, evicted atomic.Uint64
 }
 
 // export is an initialised export.
@@ -234,10 +234,7 @@ func (c *Cache) Invalidate(key backends.Key, handle backends.Handle) {
 		return // a handle that is not live
 	}
 	if s, remote := decodeStub(o); remote {
-		if e := (*c.exports.Load())[key.Export]; e != nil && e.pages.Get(key.Page) == uint64(ref)+1 {
-			e.pages.Delete(key.Page)
-		}
-		c.forgetStub(ref, s)
+		c.unlinkStub(key, ref, s)
 		c.flush(key, s)
 		return
 	}
@@ -292,6 +289,15 @@ func (c *Cache) forgetStub(ref arena.Ref, s stub) {
 	if c.arena.Free(ref) {
 		c.countStub(s, -1)
 	}
+}
+
+// unlinkStub is forgetStub for a stub that the index may lead to.
+// REQUIRES: the page's lock, or that nobody has the handle.
+func (c *Cache) unlinkStub(key backends.Key, ref arena.Ref, s stub) {
+	if e := (*c.exports.Load())[key.Export]; e != nil && e.pages.Get(key.Page) == uint64(ref)+1 {
+		e.pages.Delete(key.Page)
+	}
+	c.forgetStub(ref, s)
 }
 
 func (c *Cache) forgetStaged(ref arena.Ref, length int) {

@@ -142,7 +142,7 @@ func (k *keeper) repairPage(e *export, key backends.Key) bool {
 		return true
 	}
 	vain := stub{generation: s.generation} // copies that count no more
-	if done = k.replaceStub(ref, o, s, next); done {
+	if done = k.replaceStub(e, ref, o, s, next); done {
 		copy(vain.donors[:], p.bad)
 		k.counts.repaired.Add(uint64(to.n))
 	} else {
@@ -152,45 +152,32 @@ func (k *keeper) repairPage(e *export, key backends.Key) bool {
 	return true
 }
 
-// copyPage gives the sealed page that one of the sources has to the others. It need not
-// be opened for that, but a source that is damaged or hostile is found out here.
+// copyPage gives the sealed page that one of the sources has to the others.
 func (k *keeper) copyPage(key backends.Key, s stub, sum uint32, sources []uint8, to choice) bool {
-	for _, n := range sources {
-		m := k.members.at[n].Load()
-		if m == nil {
-			continue
-		}
-		if there, _ := k.has(m, key, s); !there {
-			continue
-		}
-		w := k.waiter
-		blob := append(k.blob[:0], w.blob[:w.length]...)
-		if k.open(w, key, s, sum, k.page[:]) != "" {
-			m.rejected.Add(1)
-			continue
-		}
-		all := true
-		answers := make(chan bool, to.n)
-		asked := 0
-		for i := range to.n {
-			if to.members[i].session.Put(key.Export, key.Page, s.generation, blob, answer(answers)) {
-				asked++
-			} else {
-				all = false
-			}
-		}
-		for range asked {
-			select {
-			case ok := <-answers:
-				all = all && ok
-			case <-k.ctx.Done():
-				return false // what is there in vain is found by the next comparison
-			}
-		}
-		k.pace(len(blob) * to.n)
-		return all
+	if !k.fetchFrom(sources, key, s, sum) {
+		return false
 	}
-	return false
+	blob := k.waiter.blob[:k.waiter.length]
+	all := true
+	answers := make(chan bool, to.n)
+	asked := 0
+	for i := range to.n {
+		if to.members[i].session.Put(key.Export, key.Page, s.generation, blob, answer(answers)) {
+			asked++
+		} else {
+			all = false
+		}
+	}
+	for range asked {
+		select {
+		case ok := <-answers:
+			all = all && ok
+		case <-k.ctx.Done():
+			return false // what is there in vain is found by the next comparison
+		}
+	}
+	k.pace(len(blob) * to.n)
+	return all
 }
 
 // pace waits as long as moving so many bytes takes at the rate that is allowed.

@@ -212,10 +212,7 @@ func (b *background) giveUp(f *flight, again bool) {
 func (b *background) dropStub(f *flight) {
 	o, ok := b.arena.Get(f.to)
 	if s, remote := decodeStub(o); ok && remote {
-		if e := (*b.exports.Load())[f.key.Export]; e != nil && e.pages.Get(f.key.Page) == uint64(f.to)+1 {
-			e.pages.Delete(f.key.Page)
-		}
-		b.forgetStub(f.to, s)
+		b.unlinkStub(f.key, f.to, s)
 	}
 }
 
