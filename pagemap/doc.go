@@ -7,7 +7,7 @@
 // # Invariants
 //
 //	M1  A page counts as swappable if pagemap calls it present and neither file nor
-//	    shared, and kpageflags calls it anonymous and not the zero page. Where
+//	    shared, and kpageflags calls it anonymous, evictable and not the zero page. Where
 //	    kpageflags is closed to the caller, pagemap has to do, and
 //	    [Process.Restricted] is true.
 //	M2  Nothing is written, and no page is brought into memory: only what is present

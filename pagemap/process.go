@@ -21,8 +21,9 @@ const (
 
 // Bits of an entry in /proc/kpageflags.
 const (
-	flagAnonymous = 1 << 12
-	flagZeroPage  = 1 << 24
+	flagAnonymous   = 1 << 12
+	flagUnevictable = 1 << 18 // locked, among others
+	flagZeroPage    = 1 << 24
 )
 
 // Process is the memory of a process.
@@ -64,7 +65,8 @@ func (p *Process) Close() {
 }
 
 // Restricted is true if the kernel's page flags could not be read, which takes
-// root: mappings of the zero page may have counted as swappable then (M1).
+// root: mappings of the zero page and locked memory may have counted as swappable
+// then (M1).
 func (p *Process) Restricted() bool { return p.restricted }
 
 // Read copies neighbouring pages. Memory of devices that looks anonymous cannot be
@@ -138,7 +140,7 @@ func (p *Process) swappable(entry uint64) (bool, error) {
 		return false, fmt.Errorf("page flags: %w", err)
 	}
 	flags := binary.NativeEndian.Uint64(b[:])
-	return flags&flagAnonymous != 0 && flags&flagZeroPage == 0, nil
+	return flags&(flagAnonymous|flagUnevictable|flagZeroPage) == flagAnonymous, nil
 }
 
 // walk calls visit for each entry of the mapping.

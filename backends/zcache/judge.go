@@ -1,6 +1,10 @@
 package zcache
 
 import (
+	"encoding/binary"
+
+	"github.com/pierrec/lz4/v4"
+
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/samefilled"
 )
@@ -10,6 +14,7 @@ import (
 type Judge struct {
 	lz4  compressor
 	zstd zstdCodec
+	zram lz4.CompressorCCompat // makes the same blocks as the kernel's lz4
 	out  [encodeBuffer]byte
 }
 
@@ -20,11 +25,15 @@ type Verdict struct {
 	LZ4        int
 	Zstd       int
 	Cold       int // after recompression of what was LZ4
+
+	// Zram is what zram would make of it with lz4, for comparison: 0 if one word fills
+	// the page, a whole page if it does not compress.
+	Zram int
 }
 
 // NewJudge makes a judge.
 func NewJudge() (*Judge, error) {
-	j := new(Judge)
+	j := &Judge{zstd: zstdCodec{encoders: 1}}
 	if _, err := j.zstd.get(); err != nil {
 		return nil, err
 	}
@@ -37,13 +46,34 @@ func (j *Judge) Page(page []byte) Verdict {
 	if _, same := samefilled.Of(page); same {
 		return Verdict{SameFilled: true}
 	}
-	v := Verdict{LZ4: len(j.lz4.compress(page))}
-	data, _ := j.zstd.encode(j.out[:], page) // one encoder at least is free
+	v := Verdict{LZ4: len(j.lz4.compress(page)), Zram: j.inZram(page)}
+	data, _ := j.zstd.encode(j.out[:], page) // its encoder is free
 	v.Zstd, v.Cold = len(data), v.LZ4
 	if v.LZ4 > 0 && worthRecompressing(v.LZ4, data) {
 		v.Cold = v.Zstd
 	}
 	return v
+}
+
+// zramHuge is from where on zram keeps a page as it is: the size above which the
+// kernel's allocator has none but whole pages. It depends on how the kernel was built
+// (ZSMALLOC_CHAIN_SIZE, 8 by default); few pages are between the values that there are.
+const zramHuge = 3632
+
+// inZram is Verdict.Zram.
+func (j *Judge) inZram(page []byte) int {
+	first, same := binary.LittleEndian.Uint64(page), true
+	for rest := page[8:]; same && len(rest) >= 8; rest = rest[8:] {
+		same = binary.LittleEndian.Uint64(rest) == first
+	}
+	if same {
+		return 0
+	}
+	n, err := j.zram.CompressBlock(page, j.out[:backends.PageSize-1])
+	if err != nil || n == 0 || n >= zramHuge {
+		return backends.PageSize
+	}
+	return n
 }
 
 // MaxMean is what objects' data must be on average, or pages above it are refused

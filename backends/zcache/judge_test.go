@@ -144,3 +144,31 @@ func TestJudgeDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations for a page", n)
 	}
 }
+
+// TestJudgeZram: what zram makes of pages is checked against a device in
+// deploy/memory; here are the cases.
+func TestJudgeZram(t *testing.T) {
+	j, err := NewJudge()
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(3, 4))
+	noise, word := make([]byte, backends.PageSize), make([]byte, backends.PageSize)
+	for i := range noise {
+		noise[i] = byte(random.Uint32())
+		word[i] = byte(i % 8)
+	}
+	for name, test := range map[string]struct {
+		page        []byte
+		least, most int
+	}{
+		"zeros":        {make([]byte, backends.PageSize), 0, 0},
+		"a long word":  {word, 0, 0},
+		"random bytes": {noise, backends.PageSize, backends.PageSize},
+		"text":         {judgePages()[2], 500, 2500},
+	} {
+		if got := j.Page(test.page).Zram; got < test.least || got > test.most {
+			t.Errorf("%s: zram would have %d bytes of it", name, got)
+		}
+	}
+}

@@ -4,12 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
@@ -63,9 +61,9 @@ func Command(out, log io.Writer, asJSON *bool) *cobra.Command {
 			if !c.Flags().Changed("duration") && o.Count > 0 {
 				o.Duration = 0
 			}
-			p := newTeller(log, *asJSON)
-			report, err := Run(c.Context(), o, p.tell)
-			p.end()
+			line := cli.NewStatusLine(log, *asJSON)
+			report, err := Run(c.Context(), o, func(s Status) { line.Set(statusLine(s)) })
+			line.Clear()
 			if report.Pattern == "" {
 				return err
 			}
@@ -150,36 +148,6 @@ func show(out io.Writer, asJSON bool, report Report) error {
 		return fmt.Errorf("print: %w", err)
 	}
 	return nil
-}
-
-// teller draws progress over itself on a terminal, and says nothing elsewhere.
-type teller struct {
-	out   io.Writer // nil if it is no terminal
-	drawn int
-}
-
-func newTeller(out io.Writer, quiet bool) *teller {
-	if file, ok := out.(*os.File); ok && !quiet && term.IsTerminal(int(file.Fd())) {
-		return &teller{out: out}
-	}
-	return &teller{}
-}
-
-func (t *teller) tell(s Status) {
-	if t.out == nil {
-		return
-	}
-	line := statusLine(s)
-	fmt.Fprintf(t.out, "\r%-*s", t.drawn, line)
-	t.drawn = len(line)
-}
-
-// end takes the line away, so that what follows begins on an empty one.
-func (t *teller) end() {
-	if t.drawn > 0 {
-		fmt.Fprintf(t.out, "\r%-*s\r", t.drawn, "")
-		t.drawn = 0
-	}
 }
 
 func statusLine(s Status) string {

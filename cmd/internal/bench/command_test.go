@@ -187,14 +187,4 @@ func TestProgress(t *testing.T) {
 	if line != "measuring: 2 s, 1000 requests of 3000, 500/s, 2 MiB/s" {
 		t.Errorf("line %q", line)
 	}
-	var drawn strings.Builder
-	p := &teller{out: &drawn}
-	p.tell(Status{Phase: Filling, Elapsed: time.Second, Requests: 10})
-	p.end()
-	if got := drawn.String(); !strings.HasPrefix(got, "\rfilling: 1 s, 10 requests") || !strings.HasSuffix(got, " \r") {
-		t.Errorf("drawn %q", got)
-	}
-	if newTeller(&drawn, false).out != nil {
-		t.Error("progress is drawn where there is no terminal")
-	}
 }
