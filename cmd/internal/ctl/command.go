@@ -18,6 +18,7 @@ import (
 	"github.com/tmemd/tmemd/cmd/internal/bench"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/cmd/internal/estimate"
 )
 
 // Command does what the arguments ask for and returns the exit code.
@@ -66,6 +67,7 @@ func (t *tool) root(version string) *cobra.Command {
 	flags.StringVar(&t.socket, "socket", "", "`path` of the daemon's admin socket (default: admin.sock in its folder)")
 	flags.BoolVar(&t.json, "json", false, "print JSON")
 	root.AddCommand(bench.Command(t.out, t.log, &t.json))
+	root.AddCommand(estimate.Command(t.out, t.log, &t.json))
 	root.AddCommand(t.status(), t.reload(), t.upgrade(), t.attach(), t.detach(), t.doctor(), t.group("export", "Look at and change exports", t.exportList(), t.exportSet(), t.exportCreate(), t.exportResize(), t.exportDelete()),
 		t.group("disk", "Look at disks, and change how they are cached", t.diskList(), t.diskSet()),
 		t.group("backend", "Look at, load and unload backends", t.backendList(), t.backendLoad(), t.backendUnload(), t.backendReplace(),
