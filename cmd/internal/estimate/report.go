@@ -111,10 +111,13 @@ func (t *tally) codec(p policy, all float64) Codec {
 
 // print prints the report for people.
 func (r Report) print(w io.Writer) {
-	fmt.Fprintf(w, "%s: %s in %d processes could be swapped; %d pages of it were sampled\n",
-		r.Scope, cli.Bytes(uint64(r.Bytes)), r.Processes, r.Sampled)
+	fmt.Fprintf(w, "%s: %s could be swapped", r.Scope, cli.Bytes(uint64(r.Bytes)))
+	if r.Processes != 1 {
+		fmt.Fprintf(w, ", of %d processes", r.Processes)
+	}
+	fmt.Fprintf(w, "; %d pages of it were sampled\n", r.Sampled)
 	if r.Denied > 0 {
-		fmt.Fprintf(w, "%d processes are not in it: their memory may not be read, which takes root\n", r.Denied)
+		fmt.Fprintf(w, "not in it, as the caller may not read their memory: %d of the processes; root may read most\n", r.Denied)
 	}
 	if r.Restricted {
 		fmt.Fprintln(w, "zeros that were never written and locked memory may be in it: only root sees them apart")
