@@ -130,7 +130,7 @@ func TestCommand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"process " + pid, " MiB could be swapped; ", "same-filled", "lz4, all cold", "zram, lz4", "tmemctl backend set zcache max_pool=", "    [[backend]]\n"} {
+	for _, want := range []string{"process " + pid, " could be swapped; ", "same-filled", "lz4, all cold", "zram, lz4", "tmemctl backend set zcache max_pool=", "    [[backend]]\n"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}

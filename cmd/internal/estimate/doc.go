@@ -16,7 +16,7 @@
 // A page that several processes share after a fork is counted for each of them, and
 // chosen as often; of those chosen, one in as many counts as there are processes. What
 // turns out not to be swappable when it is looked at (the zero page, locked memory, what
-// is gone by then) is taken off the number of all pages by the same share.
+// is gone by then) is taken off all sizes by the same share.
 //
 // # Invariants
 //

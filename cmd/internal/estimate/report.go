@@ -22,12 +22,12 @@ type Options struct {
 // Report is the estimate. Its JSON is an interface: names keep their meaning. Ratios
 // count same-filled pages as kept, which take no memory.
 type Report struct {
-	Scope      string  `json:"scope"`
-	Processes  int     `json:"processes"`
-	Denied     int     `json:"processes_denied"` // whose memory the caller may not read
-	Restricted bool    `json:"restricted"`       // without root's view of which pages can be swapped
-	Bytes      float64 `json:"bytes"`            // of all pages that could be swapped
-	Sampled    int64   `json:"sampled_pages"`
+	Scope      string `json:"scope"`
+	Processes  int    `json:"processes"`
+	Denied     int    `json:"processes_denied"` // whose memory the caller may not read
+	Restricted bool   `json:"restricted"`       // without root's view of which pages can be swapped
+	Bytes      Value  `json:"bytes"`            // of all pages that could be swapped
+	Sampled    int64  `json:"sampled_pages"`
 
 	SameFilled Value `json:"same_filled_share"` // of all pages
 	Refused    Value `json:"refused_share"`     // of all pages, by lz4: above 7/8 of their size
@@ -76,15 +76,15 @@ func Run(ctx context.Context, o Options, tell func(Status)) (Report, error) {
 }
 
 func report(o Options, s *sample) Report {
-	all, n := max(s.pages(), float64(s.counted)), s.judged.pages
+	all, n := s.pages(), s.judged.pages
 	t := &s.judged
 	r := Report{
 		Scope: o.Scope.String(), Processes: s.processes, Denied: s.denied, Restricted: s.restricted,
-		Bytes: all * pagemap.PageSize, Sampled: n,
+		Bytes: s.bytes(s.counted), Sampled: n,
 		SameFilled: share(t.sameFilled, n, all),
 		Refused:    share(n-t.of[newLZ4].kept, n, all),
-		LZ4:        t.codec(newLZ4, all), Cold: t.codec(cold, all), Zstd: t.codec(newZstd, all), Keep: t.codec(keepRaw, all),
-		Zram: Zram{t.codec(inZram, all).DataRatio},
+		LZ4:        s.codec(newLZ4), Cold: s.codec(cold), Zstd: s.codec(newZstd), Keep: s.codec(keepRaw),
+		Zram: Zram{s.codec(inZram).DataRatio},
 	}
 	lz4 := &t.of[newLZ4]
 	r.MeanPoor = lz4.data > zcache.MaxMean*lz4.compressed && lz4.maxMeanCandidate > 0
@@ -92,18 +92,24 @@ func report(o Options, s *sample) Report {
 	return r
 }
 
-func (t *tally) codec(p policy, all float64) Codec {
-	s := &t.of[p]
-	refused := share(t.pages-s.kept, t.pages, all)
+// bytes estimates what so many of the pages that were looked at stand for. Those that
+// turned out not to be swappable count as looked at.
+func (s *sample) bytes(pages int64) Value {
+	all := float64(s.candidates)
+	part := share(pages, s.looked, all)
+	return Value{part.Value * all * pagemap.PageSize, part.Margin * all * pagemap.PageSize}
+}
+
+func (s *sample) codec(p policy) Codec {
+	of, n := &s.judged.of[p], s.judged.pages
 	c := Codec{
-		Ratio: s.ratio(t.pages, all), Pool: s.memory(t.pages, all),
-		Storage: Value{refused.Value * all * pagemap.PageSize, refused.Margin * all * pagemap.PageSize},
+		Ratio: of.ratio(n, s.pages()), Pool: of.memory(s.looked, float64(s.candidates)), Storage: s.bytes(n - of.kept),
 	}
-	if s.kept == t.pages {
+	if p == keepRaw || p == inZram {
 		c.Storage = Value{} // by rule, not by chance
 	}
-	if s.data > 0 {
-		c.DataRatio.Value = float64(s.kept) * pagemap.PageSize / float64(s.data)
+	if of.data > 0 {
+		c.DataRatio.Value = float64(of.kept) * pagemap.PageSize / float64(of.data)
 		c.DataRatio.Margin = c.Ratio.Margin * c.DataRatio.Value / max(c.Ratio.Value, 1e-9)
 	}
 	return c
@@ -111,7 +117,7 @@ func (t *tally) codec(p policy, all float64) Codec {
 
 // print prints the report for people.
 func (r Report) print(w io.Writer) {
-	fmt.Fprintf(w, "%s: %s could be swapped", r.Scope, cli.Bytes(uint64(r.Bytes)))
+	fmt.Fprintf(w, "%s: %s could be swapped", r.Scope, amount(r.Bytes))
 	if r.Processes != 1 {
 		fmt.Fprintf(w, ", of %d processes", r.Processes)
 	}

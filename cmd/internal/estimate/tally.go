@@ -102,7 +102,10 @@ func share(hits, n int64, all float64) Value {
 	}
 	p := float64(hits) / float64(n)
 	// Not less than what one page in the sample would make: none seen is not none.
-	spread := max(p*(1-p), 1/float64(n))
+	spread := p * (1 - p)
+	if hits == 0 || hits == n {
+		spread = 1 / float64(n)
+	}
 	return Value{p, deviations * math.Sqrt(spread/float64(n)) * finite(float64(n), all)}
 }
 
