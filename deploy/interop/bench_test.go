@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	loadRequests = 2000 // of a run
+	loadRequests = 1500 // of a run
 	loadRounds   = 3    // runs of each, in turn
-	loadPages    = 2048 // of the device
+	loadPages    = 1024 // of the device
 )
 
 // TestBenchBesideFio makes the same load with tmemctl bench and with fio's nbd engine on
@@ -81,7 +81,7 @@ func startNbdkit(t *testing.T, delay bool) *nbdkitServer {
 	}
 	args = append(args, "memory", strconv.Itoa(loadPages*pageSize), "statsfile="+s.stats)
 	if delay {
-		args = append(args, "delay-read=10ms", "delay-write=10ms")
+		args = append(args, "delay-read=20ms", "delay-write=20ms")
 	}
 	c := command(context.Background(), "nbdkit", args...)
 	if err := c.Start(); err != nil {

@@ -26,11 +26,11 @@ func TestKnownContent(t *testing.T) {
 	for _, kind := range []string{"random", "value", "text"} {
 		t.Run(kind, func(t *testing.T) {
 			pid := hold(t, kind)
-			r, err := Run(t.Context(), Options{Scope: Scope{PID: pid}, Pages: 3000, Seed: 1, RAM: 8 << 30}, ignore)
+			r, err := Run(t.Context(), Options{Scope: Scope{PID: pid}, Pages: 1500, Seed: 1, RAM: 8 << 30}, ignore)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if r.Bytes.Value < heldBytes*0.98 || r.Bytes.Value > heldBytes+runtimeBytes || r.Processes != 1 || r.Sampled < 2500 {
+			if r.Bytes.Value < heldBytes*0.98 || r.Bytes.Value > heldBytes+runtimeBytes || r.Processes != 1 || r.Sampled < 1200 {
 				t.Errorf("%.0f bytes in %d processes, %d pages sampled", r.Bytes.Value, r.Processes, r.Sampled)
 			}
 			// Bytes of what the process is known to hold, and up to what margins allow.
@@ -78,7 +78,7 @@ func TestBesideCache(t *testing.T) {
 			for _, codec := range []zcache.Codec{zcache.LZ4, zcache.Zstd} {
 				// Many times over, so that chunks that are not full, one in each class, count
 				// for little.
-				times := max(1, 20000/len(pages))
+				times := max(1, 10000/len(pages))
 				stats := store(t, codec, pages, times)
 				want, sample := all.LZ4, sampled.LZ4
 				if codec == zcache.Zstd {
