@@ -136,7 +136,9 @@ func (p *Process) swappable(entry uint64) (bool, error) {
 		return true, nil
 	}
 	var b [8]byte
-	if _, err := p.flags.ReadAt(b[:], int64(frame)*8); err != nil {
+	if _, err := p.flags.ReadAt(b[:], int64(frame)*8); errors.Is(err, io.EOF) {
+		return false, nil // beyond the machine's memory: a device's
+	} else if err != nil {
 		return false, fmt.Errorf("page flags: %w", err)
 	}
 	flags := binary.NativeEndian.Uint64(b[:])
