@@ -68,9 +68,7 @@ func Open(c Config) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.syncer, err = newSyncer(d); err != nil {
-		return nil, errors.Join(fmt.Errorf("open device %s: %w", c.Name, err), d.area.Close())
-	}
+	d.syncer = newSyncer(d)
 	d.puncher = newPuncher(d)
 	return d, nil
 }
@@ -275,7 +273,10 @@ func (d *Device) Stats() Stats {
 		Area: d.area.Stats(), Storage: d.storage.Stats(),
 		Writethrough: d.Writethrough(), SyncBlocks: d.syncer.left.Load(), Rescued: d.rescued.Load(),
 	}
-	s.Memory = append(s.Memory, s.Area.Memory, d.syncer.buffer.Usage())
+	s.Memory = append(s.Memory, s.Area.Memory)
+	if buffer := d.syncer.buffer.Load(); buffer != nil {
+		s.Memory = append(s.Memory, buffer.Usage())
+	}
 	s.Memory = append(s.Memory, s.Storage.Memory...)
 	return s
 }
