@@ -145,10 +145,7 @@ func (g *group) count(ctx context.Context) (*census, error) {
 	}
 	var pids []int
 	for _, command := range g.commands {
-		if err := syscall.Kill(-command.Process.Pid, syscall.SIGSTOP); err != nil {
-			return nil, fmt.Errorf("stop %s: %w", command, err)
-		}
-		members, err := awaitStopped(ctx, command.Process.Pid)
+		members, err := stopGroup(ctx, command.Process.Pid)
 		if err != nil {
 			return nil, fmt.Errorf("stop %s: %w", command, err)
 		}
@@ -195,9 +192,20 @@ func countProcess(c *census, pid int, frames map[uint64]bool) error {
 	return nil
 }
 
-// awaitStopped returns the processes of a process group when all are stopped.
-func awaitStopped(ctx context.Context, leader int) ([]int, error) {
-	for {
+// stopGroup stops the processes of a process group and returns them.
+//
+// A process that was stopped between vfork and exec has a parent that waits for it and cannot be stopped: then all
+// go on for an instant.
+func stopGroup(ctx context.Context, leader int) ([]int, error) {
+	for attempt := 0; ; attempt++ {
+		if attempt%20 == 0 {
+			for _, signal := range []syscall.Signal{syscall.SIGCONT, syscall.SIGSTOP} {
+				if err := syscall.Kill(-leader, signal); err != nil {
+					return nil, err
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
 		states, err := groupStates(leader)
 		if err != nil {
 			return nil, err
@@ -213,7 +221,7 @@ func awaitStopped(ctx context.Context, leader int) ([]int, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, fmt.Errorf("states %v: %w", states, ctx.Err())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
