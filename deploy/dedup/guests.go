@@ -20,7 +20,7 @@ var initScript []byte
 
 const (
 	guestMiB = 512
-	warm     = 12 // visits before a guest is ready, and before clones are taken
+	warm     = 12  // visits before a guest is ready, and before clones are taken
 	visits   = 400 // of each phase
 	phases   = 3
 )
