@@ -11,6 +11,7 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/sharedmem"
+	"github.com/tmemd/tmemd/latency"
 )
 
 // Frontswap is the registry: which backends there are, which areas are open,
@@ -70,6 +71,8 @@ type slot struct {
 	leaving bool // no word names it any more; guarded by Frontswap.mu
 
 	hand hand // owned by the move that runs
+
+	loads, stores latency.Histogram // of the pages that latency.Sampled picks
 
 	loadErrors atomic.Uint64
 	evicted    atomic.Uint64 // pages moved on because the backend asked for it
