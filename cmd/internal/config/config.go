@@ -28,6 +28,7 @@ type Config struct {
 	Listen        []Address
 	Metrics       string // HOST:PORT, or empty for none
 	MetricsChosen bool   // somebody asked for this address; else another will do
+	StatusPage    bool   // there is a page for browsers beside the metrics
 	Exports       []Export
 	Bases         []Base
 	Disks         []Disk

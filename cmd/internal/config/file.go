@@ -23,6 +23,7 @@ type file struct {
 	Listen   []string      `toml:"listen"`
 	Metrics  *string       `toml:"metrics"`
 	LogLevel *string       `toml:"log_level"`
+	Status   *bool         `toml:"status_page"`
 	Export   []fileExport  `toml:"export"`
 	Base     []fileBase    `toml:"base"`
 	Disk     []fileDisk    `toml:"disk"`
