@@ -108,5 +108,5 @@ var (
 
 // allDescriptions are those of every file.
 func allDescriptions() []*prometheus.Desc {
-	return slices.Concat(descriptions, memoryDescriptions, timeDescriptions, healthDescriptions)
+	return slices.Concat(descriptions, memoryDescriptions, donorDescriptions, timeDescriptions, healthDescriptions)
 }

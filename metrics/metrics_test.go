@@ -121,7 +121,10 @@ func someSnapshot() Snapshot {
 			Backend: "others", Staged: 4096, Pages: 500, Lost: 2, Sent: 510, SentAgain: 3, Repaired: 4, Orphans: 6, ReadAhead: 70, AheadHits: 60, SecondCopy: 7,
 			LoadsWaited: 8, Evicted: 9, Home: 8192, CameHome: 5, SentOut: 1,
 			Donors: []RamsterDonor{
-				{Name: "east", Up: true, Pages: 500, Free: 1 << 20, Latency: 250 * time.Microsecond, Sessions: 1, Sent: 2000000, Received: 1000000},
+				{Name: "east", Up: true, Pages: 500, Free: 1 << 20, Latency: 250 * time.Microsecond, Sessions: 1, Sent: 2000000, Received: 1000000, Session: RamsterSession{
+					State: "up", Leaving: true, ProtocolErrors: 91, Strikes: 92, PoolsRefused: 93, Backlogged: 94, Busy: 95, Waiting: 96, Fetching: 97,
+					RoundTrip: 98 * time.Microsecond, Puts: []RamsterPuts{{"ok", 99}, {"full", 100}},
+				}},
 				{Name: "west", Pages: 499, Wanted: 8192, Latency: time.Millisecond, Missed: 11, Rejected: 12, Missing: 13, Sessions: 14, Failures: 15, Sent: 16, Received: 17},
 			},
 		}},
@@ -129,6 +132,7 @@ func someSnapshot() Snapshot {
 			Held: 3 << 20, Limit: 4 << 20, Max: 8 << 20, Frozen: true, Sessions: 2, Denied: 3, Unidentified: 4, Dropped: 5, Corrupt: 6,
 			Clients:  []LentClient{{Name: "cert:host1", Persistent: 700, Ephemeral: 80, Used: 2 << 20, Quota: 5 << 20, Wanted: 1 << 16}, {Name: "uid:0"}},
 			Requests: []LentRequests{{"put", "ok", 780}, {"put", "full", 9}, {"get", "ok", 90}},
+			More:     LentMore{Index: 101, Charged: 102, Pools: 103, Stall: 0.25, Compacted: 104},
 			Memory:   []sharedmem.Usage{{Purpose: "donor's arena", Mapped: 8 << 20, Resident: 3 << 20}},
 		},
 	}

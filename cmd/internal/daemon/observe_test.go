@@ -128,6 +128,9 @@ func TestShownMetricsExist(t *testing.T) {
 	if status != http.StatusOK {
 		t.Fatalf("%d: %s", status, exposed)
 	}
+	if !strings.Contains(exposed, `tmemd_ramster_donor_state{backend="ramster",donor="east",state="up"} 1`) {
+		t.Error("no donor is up")
+	}
 	i.stop()
 	donor.stop()
 	names, values := map[string]bool{}, map[string][]string{} // values by "metric label"
