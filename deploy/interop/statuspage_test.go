@@ -100,6 +100,9 @@ self_sizing = "off"
 		t.Error(err)
 	}
 	d.stop()
+	eventually(t, "the page says that nobody answers", func() bool {
+		return b.text("#health") == "no answer" && strings.HasPrefix(b.text("#alert"), "The daemon does not answer")
+	})
 }
 
 // colorsOf counts the colors of a picture.

@@ -118,7 +118,7 @@ function chart(id, series, format, options = {}) {
   g.restore();
   const legend = options.legend || canvas.parentElement.querySelector(".legend");
   const latest = history[history.length - 1];
-  legend.replaceChildren(...series.map(s => make("li", {}, make("i", {color: s.color}), s.name, make("b", {}, latest ? format(s.of(latest)) : "–"))));
+  legend.replaceChildren(...series.map(s => make("li", {}, make("i", {color: s.color, class: s.dash ? "dash" : undefined}), s.name, make("b", {}, latest ? format(s.of(latest)) : "–"))));
   if (!series.length) legend.replaceChildren(make("li", {}, "none so far"));
 }
 
@@ -143,6 +143,7 @@ function lines(g, series, value, x, y) {
       if (!run.length) return;
       g.beginPath();
       run.forEach(([px, py], i) => i ? g.lineTo(px, py) : g.moveTo(px, py));
+      g.setLineDash(s.dash ? [4, 3] : []);
       g.stroke();
       if (s.fill) {
         g.lineTo(run[run.length - 1][0], y(0));
@@ -283,7 +284,7 @@ function drawCharts(v) {
   ], seconds, {least: 1e-3});
   chart("flow", names.flatMap(name => [
     {name: name + " in", color: colorOf(name), of: p => p.in[name] || 0},
-    {name: "out ≈", color: ink("in"), of: p => p.out[name] || 0},
+    {name: name + " out ≈", color: colorOf(name), dash: true, of: p => p.out[name] || 0},
   ]), rate, {least: 100});
   const reasons = [...new Set(history.flatMap(p => Object.keys(p.refused)))].sort();
   chart("refused", reasons.map((reason, i) => ({name: reason, color: ink("c" + (i + 2) % 6), of: p => p.refused[reason] || 0, fill: true})), rate, {least: 10});
