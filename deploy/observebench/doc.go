@@ -5,7 +5,8 @@
 // The watchers run on the same machine as the client and the daemon, so what they spend
 // themselves is in the figure too. Cells of two seconds alternate, and who is first alternates
 // too; the figure is the median of the rounds' ratios, with the interval that has the true median
-// with 95 % certainty (of the sign test). TMEMD_OTHER=PATH compares with another program
+// with 95 % certainty (of the sign test). On a machine with others on it look at the best quarters,
+// and at the processor time of a scrape and a view, which is there once a second. TMEMD_OTHER=PATH compares with another program
 // instead: both are unwatched then.
 //
 // What it is held to: 1 % at most. Timing is never asserted.
