@@ -18,6 +18,7 @@ const module = "github.com/tmemd/tmemd/"
 // below it, and the folders listed. The first match by longest prefix counts.
 var rooms = map[string][]string{
 	"nbd":                {},
+	"latency":            {},
 	"backends/sharedmem": {},
 	"backends/arena":     {"backends/sharedmem"},
 	"backends/pageindex": {"backends/sharedmem"},
@@ -26,7 +27,6 @@ var rooms = map[string][]string{
 	"backends":           {"backends/sharedmem", "backends/arena", "backends/pagelz4", "backends/pressure", "backends/samefilled", "backends"},
 	"backends/ramster":   {"backends/sharedmem", "backends/arena", "backends/pageindex", "backends/pagelz4", "backends/pressure", "backends/samefilled", "backends"},
 	"pagelock":           {},
-	"latency":            {},
 	"frontswap":          {"backends", "backends/sharedmem", "pagelock", "latency"},
 	"cleancache":         {"backends", "backends/sharedmem", "pagelock"},
 	"tier":               {"frontswap", "cleancache", "backends", "backends/sharedmem", "backends/fault", "latency"},

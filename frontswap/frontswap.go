@@ -68,11 +68,11 @@ type slot struct {
 
 	restored Registered // what it was before a takeover; immutable
 
+	loads, stores latency.Histogram // of the pages that latency.Sampled picks
+
 	leaving bool // no word names it any more; guarded by Frontswap.mu
 
 	hand hand // owned by the move that runs
-
-	loads, stores latency.Histogram // of the pages that latency.Sampled picks
 
 	loadErrors atomic.Uint64
 	evicted    atomic.Uint64 // pages moved on because the backend asked for it

@@ -15,12 +15,12 @@
 //	vanish_test.go      clients that go away in the middle of a request
 //	tls_test.go         TLS with certificates of clients: nbdinfo, nbdcopy, qemu-io,
 //	                    qemu-img, qemu-nbd, nbdkit; who is refused; a reload
-//	activation_test.go  sockets of a service manager; no descriptors left
-//	signal_test.go      SIGKILL and what the next start says; a lost terminal or log
-//	loopdevice_test.go  storage on a block device
 //	statuspage_test.go  the status page in Chromium, live under load; TMEMD_PICTURES=DIR keeps
 //	                    the pictures
 //	promtool_test.go    metrics, rules with their tests, and the dashboard's queries, by promtool
+//	activation_test.go  sockets of a service manager; no descriptors left
+//	signal_test.go      SIGKILL and what the next start says; a lost terminal or log
+//	loopdevice_test.go  storage on a block device
 //
 // The grounds: no backend; zcache; zcache loaded and unloaded in a loop by
 // tmemctl for as long as the clients run.

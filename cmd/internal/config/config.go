@@ -28,7 +28,6 @@ type Config struct {
 	Listen        []Address
 	Metrics       string // HOST:PORT, or empty for none
 	MetricsChosen bool   // somebody asked for this address; else another will do
-	StatusPage    bool   // there is a page for browsers beside the metrics
 	Exports       []Export
 	Bases         []Base
 	Disks         []Disk
@@ -37,6 +36,8 @@ type Config struct {
 	Ramster       PeerTLS // of backends that are other hosts' memory
 	Donor         *Donor  // nil: no memory is lent
 	DonorOnly     bool    // nothing is served but memory: there are no exports, and no backends
+
+	StatusPage bool // there is a page for browsers beside the metrics
 
 	Protect protect.Mode // for swap of this host
 	Touch   bool         // take page maps' and backends' memory at the start

@@ -23,7 +23,6 @@ type file struct {
 	Listen   []string      `toml:"listen"`
 	Metrics  *string       `toml:"metrics"`
 	LogLevel *string       `toml:"log_level"`
-	Status   *bool         `toml:"status_page"`
 	Export   []fileExport  `toml:"export"`
 	Base     []fileBase    `toml:"base"`
 	Disk     []fileDisk    `toml:"disk"`
@@ -32,6 +31,8 @@ type file struct {
 	Host     fileHost      `toml:"host"`
 	Ramster  fileRamster   `toml:"ramster"`
 	Donor    *fileDonor    `toml:"donor"`
+
+	StatusPage *bool `toml:"status_page"`
 }
 
 type fileExport struct {

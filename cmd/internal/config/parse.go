@@ -221,8 +221,8 @@ func (p *parser) metrics() {
 func (p *parser) statusPage() {
 	p.from("status_page", "status-page")
 	p.config.StatusPage = p.flags.status
-	if p.file.Status != nil && !p.flags.given["status-page"] {
-		p.config.StatusPage = *p.file.Status
+	if p.file.StatusPage != nil && !p.flags.given["status-page"] {
+		p.config.StatusPage = *p.file.StatusPage
 	}
 }
 
