@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -227,7 +228,9 @@ func BenchmarkObserve(b *testing.B) {
 	}
 	watch := sides[0] == sides[1]
 	if watch {
-		fmt.Printf("a scrape and a view of the page: %s of the daemon's processor time, with nothing else to do\n", ours.price(b))
+		price := ours.price(b)
+		fmt.Printf("a scrape and a view of the page: %v of the daemon's processor time, so %.2f %% of the machine at one a second\n",
+			price, 100*price.Seconds()/float64(runtime.NumCPU()))
 	}
 	for _, w := range workloads {
 		var rates, costs, alone, watched []float64
