@@ -63,8 +63,8 @@ bench-drain: deps ## what unloading costs, beside fio and plain writes; what a s
 bench-remote: deps ## other hosts' memory beside nbdkit and Redis, over loopback TCP; takes the Debian package redis-server
 	$(GO) test -run '^$$' -bench Remote -benchtime 1x -timeout 15m ./deploy/remotebench
 
-bench-observe: ## what it costs requests that metrics are scraped and the status page is open; four minutes
-	$(GO) test -run '^$$' -bench Observe -benchtime 1x -timeout 15m ./deploy/observebench
+bench-observe: ## what it costs requests that metrics are scraped and the status page is open; six minutes
+	$(GO) test -run '^$$' -bench 'Observe|Dips' -benchtime 1x -timeout 15m ./deploy/observebench
 
 soak: ## MINUTES of random requests, operators and faults, checked for linearizability
 	SOAK_MINUTES=$(or $(MINUTES),10) $(GO) test -race -count=1 -timeout 0 -run TestLinearizable ./tier

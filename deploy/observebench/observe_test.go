@@ -209,14 +209,22 @@ func (d *daemon) price(b *testing.B) time.Duration {
 	return (d.processorTime(b) - before) / looks
 }
 
-// BenchmarkObserve prints ratios, watched to alone.
-func BenchmarkObserve(b *testing.B) {
+// sample is pages of real memory.
+func sample(b *testing.B) *corpus.Corpus {
+	b.Helper()
 	content, err := corpus.Sample(context.Background(), corpus.Options{Bytes: pages * corpus.PageSize, Seed: 1})
 	if err != nil {
 		b.Fatal(err)
 	}
+	return content
+}
+
+// BenchmarkObserve prints ratios, watched to alone.
+func BenchmarkObserve(b *testing.B) {
+	content := sample(b)
 	n := rounds
 	if text := os.Getenv(roundsVariable); text != "" {
+		var err error
 		if n, err = strconv.Atoi(text); err != nil || n < 1 {
 			b.Fatalf("%s=%s: %v", roundsVariable, text, err)
 		}
