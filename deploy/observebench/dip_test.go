@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tmemd/tmemd/deploy/bench/client"
+	"github.com/tmemd/tmemd/nbd/client"
 )
 
 const (

@@ -21,8 +21,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tmemd/tmemd/deploy/bench/client"
 	"github.com/tmemd/tmemd/deploy/corpus"
+	"github.com/tmemd/tmemd/nbd/client"
 )
 
 const (
