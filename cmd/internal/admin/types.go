@@ -71,6 +71,8 @@ type Export struct {
 	Writethrough  string `json:"writethrough"`   // off, async or sync
 	PendingBlocks int64  `json:"pending_blocks"` // of 1 MiB, that wait to be looked at for pages to copy
 	RescuedPages  uint64 `json:"rescued_pages"`  // read from storage because their backend failed
+
+	MovedTo string `json:"moved_to,omitempty"` // another daemon has it, and all else here is zero
 }
 
 // Disk is one disk that is served with a cache.

@@ -183,6 +183,9 @@ func writethrough(e admin.Export) string {
 func printStorage(w io.Writer, exports []admin.Export) {
 	rows := [][]string{{"STORAGE", "EXPORT", "TAKEN", "O_DIRECT", "READ", "WRITTEN", "GIVEN BACK", "ERRORS", "WRITETHROUGH", "RESCUED"}}
 	for _, e := range exports {
+		if e.MovedTo != "" {
+			continue
+		}
 		direct := "no"
 		if e.Storage.Direct {
 			direct = "yes"

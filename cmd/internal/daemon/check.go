@@ -114,6 +114,14 @@ func (c *checker) run(dir string) error {
 
 func (c *checker) exports(s state.State) {
 	for _, e := range s.Exports {
+		if e.Moved != "" {
+			c.say("export %s: moved to %s", e.Name, e.Moved)
+			continue
+		}
+		if e.Restoring == state.RestoringExport {
+			c.say("export %s: was being restored; the next start removes %s", e.Name, e.Storage)
+			continue
+		}
 		if e.Deleted {
 			c.say("export %s: deleted, its storage %s was kept", e.Name, e.Storage)
 			continue

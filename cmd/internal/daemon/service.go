@@ -139,6 +139,9 @@ func (s service) Unload(name string) (admin.Move, error) {
 
 func (d *Daemon) showExports(s metrics.Snapshot) []admin.Export {
 	exports := []admin.Export{}
+	for _, m := range d.listMoved() {
+		exports = append(exports, admin.Export{Name: m.Name, SizeBytes: m.Size, MovedTo: m.Moved, Errors: map[string]uint64{}})
+	}
 	for _, x := range s.Exports {
 		e := admin.Export{
 			Name: x.Name, SizeBytes: x.Size, Errors: map[string]uint64{},

@@ -44,6 +44,10 @@ func (d *Daemon) takeOver() (loaded bool, err error) {
 	for _, e := range d.exports {
 		if e.takeover {
 			e.device.Resume()
+			if e.emptied {
+				e.device.Empty()
+				d.log.Warn("a restore did not come to its end; the export is empty, as it was before", "export", e.Name)
+			}
 			e.device.SetWritethrough(e.Writethrough)
 			keep[frontswap.MapName(e.id)] = true
 		}
