@@ -40,9 +40,10 @@ type Device struct {
 	size     atomic.Int64 // bytes; written under resizing
 	resizing sync.Mutex   // one Resize at a time
 
-	writethrough atomic.Int32  // a Writethrough
-	rescued      atomic.Uint64 // pages read from storage because their backend failed
-	scratch      sync.Pool     // *[pageSize]byte, for requests smaller than a page
+	changes      atomic.Pointer[Changes] // nil unless the device is being copied elsewhere
+	writethrough atomic.Int32            // a Writethrough
+	rescued      atomic.Uint64           // pages read from storage because their backend failed
+	scratch      sync.Pool               // *[pageSize]byte, for requests smaller than a page
 
 	// storageLocks keep the puncher off pages that are being written to storage:
 	// held for reading during such a write, and for writing by the puncher, which
@@ -170,7 +171,9 @@ func (d *Device) Trim(off, length int64) error {
 	}
 	first := uint64((off + pageSize - 1) / pageSize)
 	last := uint64((off + length) / pageSize)
-	d.makeHoles(first, last, true)
+	if err := d.makeHoles(first, last, true); err != nil {
+		return fmt.Errorf("trim: %w", err)
+	}
 	return nil
 }
 
@@ -203,7 +206,9 @@ func (d *Device) WriteZeroes(off, length int64, punch bool) error {
 		end -= tail
 	}
 	if end > off {
-		d.makeHoles(uint64(off/pageSize), uint64(end/pageSize), punch)
+		if err := d.makeHoles(uint64(off/pageSize), uint64(end/pageSize), punch); err != nil {
+			return fmt.Errorf("write zeroes: %w", err)
+		}
 	}
 	return nil
 }
@@ -217,30 +222,43 @@ func (d *Device) zeroPart(off int64, n int) error {
 // makeHoles makes holes of the pages. On storage that was empty, those that nobody
 // ever wrote are holes already, and there is nothing to punch below them: the map
 // of a new export stays untouched when all of it is discarded.
-func (d *Device) makeHoles(first, last uint64, punch bool) {
+func (d *Device) makeHoles(first, last uint64, punch bool) error {
 	for first < last {
 		end := last
 		if d.area.Fresh() == frontswap.OwnerHole {
 			first, end = d.area.NextTouched(first)
 			first, end = min(first, last), min(end, last)
 		}
-		d.makeHolesTouched(first, end, punch)
+		if err := d.makeHolesTouched(first, end, punch); err != nil {
+			return err
+		}
 		first = end
 	}
+	return nil
 }
 
-func (d *Device) makeHolesTouched(first, last uint64, punch bool) {
-	for page := first; page < last; page++ {
+func (d *Device) makeHolesTouched(first, last uint64, punch bool) error {
+	for page := first; page < last; {
 		if d.area.Owner(page) == frontswap.OwnerHole {
+			page++
 			continue // at this instant it was one, which is all that was asked
 		}
 		d.area.Lock(page)
-		d.area.InvalidatePage(page)
+		held := d.admitChange(page, page+1)
+		if held == nil {
+			d.area.InvalidatePage(page)
+		}
 		d.area.Unlock(page)
+		if held == nil {
+			page++
+		} else if err := held.wait(); err != nil {
+			return err
+		}
 	}
 	if punch && first < last {
 		d.puncher.discarded(first, last)
 	}
+	return nil
 }
 
 // storageLock is the lock for the block that the page lies in.
