@@ -110,7 +110,7 @@ func (l *Changes) Left() (n uint64) {
 const WordPages = 64
 
 // Take takes the bits of the 64 pages from first on, a multiple of 64: bit 0 is first's.
-// Each has to be copied, or marked again.
+// Each has to be copied then.
 func (l *Changes) Take(first uint64) uint64 {
 	word := &l.bits[first/64]
 	if word.Load() == 0 {
@@ -118,9 +118,6 @@ func (l *Changes) Take(first uint64) uint64 {
 	}
 	return word.Swap(0)
 }
-
-// Mark marks pages as changed that Take gave and that were not copied.
-func (l *Changes) Mark(first, last uint64) { l.mark(first, last) }
 
 // Read reads pages for the copy, from first to before last of one block: n of them, which
 // are holes, or are in p. It is not held back.

@@ -54,6 +54,10 @@ type Service interface {
 	SaveExport(ctx context.Context, name string, to io.Writer) error
 	RestoreExport(ctx context.Context, into CreateRequest, from io.Reader) (Export, error)
 
+	// MoveExport moves an export to another daemon while it is used, and tells how far it
+	// is. The end of ctx ends it, and the export is as it was.
+	MoveExport(ctx context.Context, name string, r MoveExportRequest, report func(ExportMove)) (ExportMove, error)
+
 	// Load loads a backend and returns it.
 	Load(LoadRequest) (Backend, error)
 

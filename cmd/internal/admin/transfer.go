@@ -27,6 +27,7 @@ const (
 func (s *Server) handleTransfers(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/exports/{name}/save", s.save)
 	mux.HandleFunc("PUT /v1/exports/{name}/restore", s.restore)
+	mux.HandleFunc("POST /v1/exports/{name}/move", s.move)
 }
 
 // limited bounds the bodies of all requests but those that are streams.
@@ -107,6 +108,58 @@ func (s *Server) restore(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.answer(w, http.StatusCreated, e)
+}
+
+// move streams how far a move is. If the client goes, the move ends.
+func (s *Server) move(w http.ResponseWriter, r *http.Request) {
+	var request MoveExportRequest
+	if err := decode(r, &request); err != nil {
+		s.refuse(w, err)
+		return
+	}
+	began := false
+	tell := func(event ExportMove) {
+		if !began {
+			w.Header().Set("Content-Type", "application/x-ndjson")
+			began = true
+		}
+		_ = s.line(w, event) // the request's context tells of a client that is gone
+	}
+	done, err := s.service.MoveExport(r.Context(), r.PathValue("name"), request, tell)
+	switch {
+	case err == nil:
+		done.Done = true
+		tell(done)
+	case began:
+		told := asError(err)
+		tell(ExportMove{Export: r.PathValue("name"), Error: told.Message, Hint: told.Hint})
+	default:
+		s.refuse(w, err)
+	}
+}
+
+// MoveExport moves an export and returns the last line of progress.
+func (c *Client) MoveExport(ctx context.Context, name string, request MoveExportRequest, report func(ExportMove)) (ExportMove, error) {
+	response, err := c.send(ctx, http.MethodPost, exportPath(name, "move"), request)
+	if err != nil {
+		return ExportMove{}, err
+	}
+	defer response.Body.Close()
+	decoder := json.NewDecoder(response.Body)
+	for {
+		var event ExportMove
+		if err := decoder.Decode(&event); err != nil {
+			return ExportMove{}, cli.Failure("tmemctl export list shows whether it has moved",
+				"lost the daemon during the move of export %s: %v", name, plain(err))
+		}
+		if event.Error != "" {
+			return ExportMove{}, cli.Failure(event.Hint, "%s", event.Error)
+		}
+		report(event)
+		if event.Done {
+			return event, nil
+		}
+	}
 }
 
 // SaveExport writes an export to to. What was written counts only if there is no error.

@@ -34,6 +34,33 @@ func (s *fakeService) RestoreExport(_ context.Context, into CreateRequest, from 
 	return Export{Name: into.Name, SizeBytes: int64(len(all)), Writethrough: into.Writethrough + into.Storage + strings.Join(into.Allow, "")}, err
 }
 
+func (s *fakeService) MoveExport(_ context.Context, name string, r MoveExportRequest, report func(ExportMove)) (ExportMove, error) {
+	if name == "none" {
+		return ExportMove{}, &Error{Status: http.StatusNotFound, Message: "there is no export none", Hint: "look"}
+	}
+	report(ExportMove{Export: name, To: r.To, Round: 1, Left: 5})
+	if name == "stuck" {
+		return ExportMove{}, &Error{Status: http.StatusConflict, Message: "too fast", Hint: "slow down"}
+	}
+	return ExportMove{Export: name, To: r.To, Round: 2, PauseMS: 1.5}, nil
+}
+
+func TestMoveExport(t *testing.T) {
+	c := NewClient(start(t, &fakeService{}, nil))
+	defer c.Close()
+	ctx := context.Background()
+	rounds := 0
+	done, err := c.MoveExport(ctx, "vm1", MoveExportRequest{To: "tcp://b:1"}, func(e ExportMove) { rounds += e.Round })
+	if err != nil || !done.Done || done.PauseMS != 1.5 || done.To != "tcp://b:1" || rounds != 3 {
+		t.Errorf("%+v, %v, %d", done, err, rounds)
+	}
+	for name, want := range map[string]string{"none": "there is no export none", "stuck": "too fast"} {
+		if _, err := c.MoveExport(ctx, name, MoveExportRequest{}, func(ExportMove) {}); err == nil || err.Error() != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestTransfers: streams longer than any other request may be, and how they end.
 func TestTransfers(t *testing.T) {
 	c := NewClient(start(t, &fakeService{}, nil))

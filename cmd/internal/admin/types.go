@@ -223,6 +223,27 @@ type ResizeRequest struct {
 	Discard bool   `json:"discard,omitempty"` // give up what is beyond a new end
 }
 
+// MoveExportRequest asks for an export to be moved to another daemon.
+type MoveExportRequest struct {
+	To         string `json:"to"`                     // unix:///PATH or tcp://HOST:PORT
+	As         string `json:"as,omitempty"`           // what it is called there; default: the same
+	MaxPauseMS int64  `json:"max_pause_ms,omitempty"` // for which clients may be held back; default 200
+}
+
+// ExportMove is one line of the answer to that: how far it is. Sent and Left count pages.
+type ExportMove struct {
+	Export         string  `json:"export"`
+	To             string  `json:"to"`
+	Round          int     `json:"round"`
+	Sent           uint64  `json:"sent"` // over all rounds, zeros included
+	Left           uint64  `json:"left"` // those that changed meanwhile included
+	PagesPerSecond float64 `json:"pages_per_second"`
+	PauseMS        float64 `json:"pause_ms,omitempty"` // for which clients were held back, in the end
+	Done           bool    `json:"done,omitempty"`     // the last line: it has moved
+	Error          string  `json:"error,omitempty"`    // the last line: it has not
+	Hint           string  `json:"hint,omitempty"`
+}
+
 // DeleteRequest asks for an export to be deleted.
 type DeleteRequest struct {
 	RemoveStorage bool `json:"remove_storage,omitempty"`

@@ -145,6 +145,7 @@ func (t *tool) exportDelete() *cobra.Command {
 		Use:   "delete NAME",
 		Short: "Delete an export that no client is attached to, and its pages",
 		Long: "Delete an export that no client is attached to, and its pages.\n\n" +
+			"One that moved to another tmemd is forgotten, so that there may be another of its name.\n" +
 			"Storage that is left is not whole. An export that the configuration names is back,\n" +
 			"empty, after the next start.",
 		Args: oneArgument("NAME"),
