@@ -162,7 +162,7 @@ func (c *checker) memory(s state.State) (err error) {
 	}()
 	missing := 0
 	for _, e := range s.Exports {
-		if e.Deleted {
+		if e.Deleted || e.Moved != "" || e.Restoring == state.RestoringExport {
 			continue
 		}
 		a, err := d.frontswap.OpenArea(frontswap.AreaConfig{Name: e.Name, ID: e.ID, Pages: uint64(e.Size / pageSize), Takeover: true})

@@ -51,9 +51,9 @@ func (d *Daemon) forgetMoved(m state.Export) error {
 	if err := removeMovedStorage(m); err != nil {
 		d.log.Warn("storage of an export that moved is not removed", "export", m.Name, "error", err)
 	}
-	if !m.Created {
+	if _, err := os.Lstat(m.Storage); err == nil {
 		gone := m
-		gone.Moved, gone.Deleted, gone.Resized, gone.Writethrough, gone.Allow = "", true, false, "", nil
+		gone.Created, gone.Moved, gone.Deleted, gone.Resized, gone.Writethrough, gone.Allow = false, "", true, false, "", nil
 		d.deleted = append(slices.Clone(d.deleted), gone)
 	}
 	d.setMoved(func(list []state.Export) []state.Export {
