@@ -47,6 +47,7 @@ var outsiders = []struct {
 	{"github.com/spf13/cobra", []string{"cmd"}, "command lines belong to commands"},
 	{"github.com/coreos/go-systemd", []string{"cmd"}, "only the daemon's command line takes sockets from a service manager"},
 	{"crypto/tls", []string{"nbd", "cmd"}, "only what is on a network encrypts"},
+	{"filippo.io/age", []string{"cmd"}, "only files that tmemctl keeps are encrypted by it"},
 	{"golang.org/x/term", []string{"cmd"}, "the daemon's parts know no terminal"},
 	{"github.com/pelletier/go-toml", []string{"cmd"}, "packages take typed configurations"},
 	{"github.com/pojntfx/go-nbd/pkg/server", []string{"deploy/bench"}, "its server is an oracle in tests, and a peer to be measured; nothing is served with it"},

@@ -87,10 +87,10 @@
 //	    that there is not.
 //	N11 A connection is served with the size that it was told. ResizeExport makes
 //	    an export smaller only while it has no client.
-//	N13 An export that is closed (CloseExport, CutExport, Export.Refusal) has no client, and
-//	    nobody becomes one; who may open it is told why by INFO and GO.
 //	N12 When OptionSession is acknowledged, no request of an older connection of
 //	    the session is carried out any more.
+//	N13 An export that is closed (CloseExport, CutExport, Export.Refusal) has no client, and
+//	    nobody becomes one; who may open it is told why by INFO and GO.
 //
 // # Locks
 //
