@@ -35,6 +35,10 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	s := c.take()
 	e := emitter(out)
 	e.gauge(buildInfo, 1, s.Version, runtime.Version())
+	e.counter(exportMoves, s.Moves.Done, "moved")
+	e.counter(exportMoves, s.Moves.Failed, "failed")
+	e.gauge(exportMovePause, s.Moves.Pause.Seconds())
+	e.gauge(exportsMoved, float64(s.Moves.Away))
 	for _, measure := range slices.Sorted(maps.Keys(s.Protection)) {
 		e.gauge(protection, truth(s.Protection[measure]), measure)
 	}

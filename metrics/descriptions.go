@@ -12,6 +12,10 @@ var (
 
 	protection = describe("protection", "1 if the daemon has the measure against waiting for the memory it frees, when its own host swaps through it.", "measure")
 
+	exportMoves     = describe("export_moves_total", "Moves of exports to another tmemd, by how they ended: moved, or failed, which left the export here.", "result")
+	exportMovePause = describe("export_move_pause_seconds", "For how long clients were held back by the latest move that was done.")
+	exportsMoved    = describe("exports_moved", "Exports that another tmemd has now, and that are refused here.")
+
 	loads        = describe("frontswap_loads_total", "Pages loaded from a backend.", "export")
 	succStores   = describe("frontswap_succ_stores_total", "Pages that a backend took.", "export")
 	failedStores = describe("frontswap_failed_stores_total", "Pages that every loaded backend refused; they went to storage.", "export")
@@ -80,7 +84,7 @@ var (
 	memoryResident = describe("memory_resident_bytes", "Memory taken outside the Go heap, by purpose; for NBD buffers the most that they can take.", "purpose")
 
 	descriptions = []*prometheus.Desc{
-		buildInfo, protection,
+		buildInfo, protection, exportMoves, exportMovePause, exportsMoved,
 		loads, succStores, failedStores, invalidates, loadErrors, pages,
 		storagePagesRead, storagePagesWritten, storagePagesPunched, storageErrors, storageAllocated, storageDirect,
 		writethroughMode, writethroughPending, rescuedPages,

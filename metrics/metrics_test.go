@@ -65,6 +65,7 @@ func someSnapshot() Snapshot {
 	}
 	return Snapshot{
 		Version:    "v0.1.0",
+		Moves:      Moves{Away: 3, Done: 5, Failed: 6, Pause: 42 * time.Millisecond},
 		Protection: map[string]bool{"memory_locked": true, "io_flusher": false},
 		Exports:    []Export{{Name: "swap", Stats: swap}, {Name: "scratch", Stats: scratch}},
 		Disks: []Disk{{Name: "root", Size: 4096, Stats: disk.Stats{

@@ -71,11 +71,14 @@ func (s service) MoveExport(ctx context.Context, name string, r admin.MoveExport
 	})
 	if err != nil {
 		m.log.Stop()
+		s.d.transfers.failed.Add(1)
 		s.d.log.Warn("export is not moved", "export", name, "to", m.address(), "rounds", result.Round, "error", err)
 		return admin.ExportMove{}, moveExportError(name, err)
 	}
 	done := event(result.Progress)
 	done.PauseMS = float64(m.refused.Sub(result.Held).Microseconds()) / 1000
+	s.d.transfers.moved.Add(1)
+	s.d.transfers.pause.Store(int64(m.refused.Sub(result.Held)))
 	s.d.log.Info("export moved", "export", name, "to", m.address(), "pages", result.Sent, "rounds", result.Round, "pause_ms", done.PauseMS)
 	m.giveUp()
 	return done, nil

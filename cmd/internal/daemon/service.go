@@ -44,6 +44,9 @@ func (d *Daemon) snapshot() metrics.Snapshot {
 	if server := d.server(); server != nil {
 		s.NBD = server.Stats()
 	}
+	s.Moves = metrics.Moves{
+		Away: len(d.listMoved()), Done: d.transfers.moved.Load(), Failed: d.transfers.failed.Load(), Pause: time.Duration(d.transfers.pause.Load()),
+	}
 	s.Ramsters, s.Lent = countRemotes(s.Backends), d.lent.count()
 	return s
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 )
@@ -17,6 +18,9 @@ type transfers struct {
 	mu      sync.Mutex
 	running map[string]*transfer // by export; guarded by mu
 	tasks   sync.WaitGroup       // added to under mu
+
+	moved, failed atomic.Uint64 // moves, by how they ended
+	pause         atomic.Int64  // nanoseconds, of the latest that was done
 }
 
 // transfer is one of them.
