@@ -132,6 +132,10 @@ func (l *Changes) Read(first, last uint64, p []byte) (n uint64, hole bool, err e
 		}
 	}()
 	end := first
+	if area.Fresh() == frontswap.OwnerHole {
+		end, _ = area.NextTouched(first) // looking at those before would take memory for the map
+		end = min(end, last)
+	}
 	for end < last && area.Owner(end) == frontswap.OwnerHole {
 		end++
 	}

@@ -17,14 +17,18 @@ import (
 
 // Config says what a device is made of.
 type Config struct {
-	Name      string               // the export's name
-	ID        uint32               // unique among the daemon's exports, stable over its life
-	Storage   Storage              // owned by the device from Open on
-	Empty     bool                 // storage is all zeros, so what nobody wrote needs no reading
-	Touch     bool                 // take the page map's memory now: for serving the host's own swap
-	Takeover  bool                 // the page map is what an earlier process left; Resume comes before the first request
-	Frontswap *frontswap.Frontswap // the registry it offers pages to
-	Log       *slog.Logger
+	Name    string  // the export's name
+	ID      uint32  // unique among the daemon's exports, stable over its life
+	Storage Storage // owned by the device from Open on
+	Empty   bool    // storage is all zeros, so what nobody wrote needs no reading
+	Touch   bool    // take the page map's memory now: for serving the host's own swap
+
+	// Overcommit takes memory for the page map as pages are written, not now: for many
+	// exports of which few are full. A write fails with ENOSPC if there is none left.
+	Overcommit bool
+	Takeover   bool                 // the page map is what an earlier process left; Resume comes before the first request
+	Frontswap  *frontswap.Frontswap // the registry it offers pages to
+	Log        *slog.Logger
 }
 
 // Device is one export: a range of bytes whose pages live in backends or on
@@ -64,14 +68,12 @@ func Open(c Config) (*Device, error) {
 	d.scratch.New = func() any { return new([pageSize]byte) }
 	var err error
 	d.area, err = c.Frontswap.OpenArea(frontswap.AreaConfig{
-		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: d, Empty: c.Empty, Touch: c.Touch, Takeover: c.Takeover,
+		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: d, Empty: c.Empty, Touch: c.Touch, Overcommit: c.Overcommit, Takeover: c.Takeover,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if d.syncer, err = newSyncer(d); err != nil {
-		return nil, errors.Join(fmt.Errorf("open device %s: %w", c.Name, err), d.area.Close())
-	}
+	d.syncer = newSyncer(d)
 	d.puncher = newPuncher(d)
 	return d, nil
 }
@@ -238,6 +240,9 @@ func (d *Device) makeHoles(first, last uint64, punch bool) error {
 }
 
 func (d *Device) makeHolesTouched(first, last uint64, punch bool) error {
+	if err := d.area.Reserve(first, last); err != nil {
+		return err
+	}
 	for page := first; page < last; {
 		if d.area.Owner(page) == frontswap.OwnerHole {
 			page++
@@ -293,7 +298,10 @@ func (d *Device) Stats() Stats {
 		Area: d.area.Stats(), Storage: d.storage.Stats(),
 		Writethrough: d.Writethrough(), SyncBlocks: d.syncer.left.Load(), Rescued: d.rescued.Load(),
 	}
-	s.Memory = append(s.Memory, s.Area.Memory, d.syncer.buffer.Usage())
+	s.Memory = append(s.Memory, s.Area.Memory)
+	if buffer := d.syncer.buffer.Load(); buffer != nil {
+		s.Memory = append(s.Memory, buffer.Usage())
+	}
 	s.Memory = append(s.Memory, s.Storage.Memory...)
 	return s
 }

@@ -158,6 +158,9 @@ func (r *Restorer) Page(page uint64, p backends.Packed) error {
 }
 
 func (r *Restorer) page(page uint64, p backends.Packed) error {
+	if err := r.d.area.Reserve(page, page+1); err != nil {
+		return err
+	}
 	r.d.area.Lock(page)
 	defer r.d.area.Unlock(page)
 	taken, err := r.d.area.Unpack(page, p)
@@ -174,8 +177,8 @@ func (r *Restorer) page(page uint64, p backends.Packed) error {
 }
 
 // Empty makes every page a hole.
-// REQUIRES: no log of changes.
-func (d *Device) Empty() { _ = d.makeHoles(0, d.area.Pages(), true) }
+// REQUIRES: no log of changes. The error is that the page map gets no memory.
+func (d *Device) Empty() error { return d.makeHoles(0, d.area.Pages(), true) }
 
 // Contents counts the pages that may have something in them: all but holes.
 func (d *Device) Contents() uint64 { return d.area.Content(0) }

@@ -122,7 +122,9 @@ func TestRestorer(t *testing.T) {
 	if err := r.Page(600, packed.Raw(first, new([4]byte))); !errors.Is(err, ErrRange) {
 		t.Errorf("beyond the end: %v", err)
 	}
-	d.Empty()
+	if err := d.Empty(); err != nil {
+		t.Error(err)
+	}
 	if n := d.Contents(); n != 0 {
 		t.Errorf("%d pages are left in an empty device", n)
 	}

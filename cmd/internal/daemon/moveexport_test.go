@@ -372,7 +372,7 @@ func TestMoveFullTarget(t *testing.T) {
 	log := &logBuffer{}
 	o := options(t, t.TempDir(), log, "--size", "4MiB", "--backend", "none")
 	o.OpenStorage = func(e config.Export) (tier.Storage, error) {
-		s, err := openFile(e)
+		s, err := tier.OpenFile(e.Storage, e.Size)
 		if err != nil || e.Name != "vm1" {
 			return s, err
 		}

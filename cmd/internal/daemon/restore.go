@@ -25,12 +25,11 @@ import (
 //	a new export   | restoring: "export"   | removes its storage, and there is no such export
 //	an empty one   | restoring: "pages"    | makes it empty
 type restore struct {
-	d      *Daemon
-	e      *export
-	fresh  bool // it is made for this
-	blank  bool // its storage is a file that was made for this
-	opened bool
-	end    func()
+	d     *Daemon
+	e     *export
+	fresh bool // it is made for this
+	blank bool // its storage is a file that was made for this
+	end func()
 }
 
 // RestoreExport implements admin.Service.
@@ -141,9 +140,11 @@ func (r *restore) open() error {
 	if err := r.d.openDevice(r.e, s, blank); err != nil {
 		return errors.Join(err, removeNew(r.e.Storage, blank))
 	}
-	r.blank, r.opened = blank, true
+	r.blank = blank
 	if !blank {
-		r.e.device.Empty() // whatever the device has
+		if err := r.e.device.Empty(); err != nil { // whatever the device has
+			return errors.Join(err, r.e.device.Close())
+		}
 	}
 	return nil
 }
@@ -240,9 +241,9 @@ func (r *restore) undo() {
 	d.loading.Lock()
 	defer d.loading.Unlock()
 	if !r.fresh {
-		e.device.Empty()
+		err := e.device.Empty()
 		e.restoring = false
-		if err := d.saveState(false); err != nil {
+		if err = errors.Join(err, d.saveState(false)); err != nil {
 			d.log.Error("an export that could not be restored is empty again, and that is not noted", "export", e.Name, "error", err)
 		}
 		d.openToClients(e.Name)

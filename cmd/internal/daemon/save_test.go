@@ -206,12 +206,11 @@ func TestRestoreFullDisk(t *testing.T) {
 	log := &logBuffer{}
 	o := options(t, t.TempDir(), log, "--size", "4MiB", "--backend", "none")
 	o.OpenStorage = func(e config.Export) (tier.Storage, error) {
-		s, err := openFile(e)
+		s, err := tier.OpenFile(e.Storage, e.Size)
 		if err != nil || e.Name != "copy" {
 			return s, err
 		}
-		f := tier.NewFaultyStorage(s)
-		return fullAfter{f, 300}, nil
+		return fullAfter{s, 300}, nil
 	}
 	i := run(t, o, log)
 	if err := i.restore("copy", file); err == nil || !strings.Contains(err.Error(), "no space left") {

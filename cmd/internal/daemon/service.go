@@ -47,6 +47,7 @@ func (d *Daemon) snapshot() metrics.Snapshot {
 	s.Moves = metrics.Moves{
 		Away: len(d.listMoved()), Done: d.transfers.moved.Load(), Failed: d.transfers.failed.Load(), Pause: time.Duration(d.transfers.pause.Load()),
 	}
+	s.Memory = append(s.Memory, d.buffers.Usage())
 	s.Ramsters, s.Lent = countRemotes(s.Backends), d.lent.count()
 	return s
 }

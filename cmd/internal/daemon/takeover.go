@@ -45,7 +45,9 @@ func (d *Daemon) takeOver() (loaded bool, err error) {
 		if e.takeover {
 			e.device.Resume()
 			if e.emptied {
-				e.device.Empty()
+				if err := e.device.Empty(); err != nil {
+					return false, d.takeoverError(err)
+				}
 				d.log.Warn("a restore did not come to its end; the export is empty, as it was before", "export", e.Name)
 			}
 			e.device.SetWritethrough(e.Writethrough)
