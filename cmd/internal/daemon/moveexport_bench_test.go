@@ -59,7 +59,9 @@ func BenchmarkMove(b *testing.B) {
 		}
 		began := time.Now()
 		done, err := from.client.MoveExport(context.Background(), "vm1", admin.MoveExportRequest{To: "unix://" + filepath.Join(to.dir, "nbd.sock")}, func(e admin.ExportMove) {
-			b.Logf("round %d: %d pages sent, %d left, %.0f a second", e.Round, e.Sent, e.Left, e.PagesPerSecond)
+			if e.Done {
+				b.Logf("held back for %.1f ms; %d rounds, %d pages sent", e.PauseMS, e.Round, e.Sent)
+			}
 		})
 		if err != nil {
 			b.Fatal(err)

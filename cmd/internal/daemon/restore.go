@@ -29,7 +29,7 @@ type restore struct {
 	e     *export
 	fresh bool // it is made for this
 	blank bool // its storage is a file that was made for this
-	end func()
+	end   func()
 }
 
 // RestoreExport implements admin.Service.
