@@ -17,7 +17,7 @@ func (m *Map) Pack(key backends.Key, handle backends.Handle, dst []byte) (backen
 
 // Unpack decodes the page and stores it.
 func (m *Map) Unpack(key backends.Key, p backends.Packed) (backends.Handle, backends.Refusal, error) {
-	d, err := packed.NewDecoder()
+	d, err := m.decoder()
 	if err != nil {
 		return 0, backends.Accepted, err
 	}
@@ -26,4 +26,18 @@ func (m *Map) Unpack(key backends.Key, p backends.Packed) (backends.Handle, back
 		return 0, backends.Accepted, fmt.Errorf("unpack page %d of export %d: %w", key.Page, key.Export, err)
 	}
 	return m.Store(key, page)
+}
+
+// decoder makes the decoder when it is needed.
+func (m *Map) decoder() (*packed.Decoder, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.unpacker == nil {
+		d, err := packed.NewDecoder()
+		if err != nil {
+			return nil, err
+		}
+		m.unpacker = d
+	}
+	return m.unpacker, nil
 }

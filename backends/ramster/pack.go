@@ -12,7 +12,7 @@ import (
 // Pack implements [backends.Backend]. A page that donors have is fetched, and its seal
 // broken: it is packed as it was before it was sent.
 func (c *Cache) Pack(key backends.Key, handle backends.Handle, dst []byte) (backends.Packed, error) {
-	if samefilled.Is(handle) || len(dst) != backends.PageSize {
+	if samefilled.Is(handle) || len(dst) != backends.PageSize || c.isEphemeral(key.Export) {
 		if err := c.Load(key, handle, dst); err != nil {
 			return backends.Packed{}, err
 		}
@@ -67,11 +67,12 @@ func (c *Cache) Unpack(key backends.Key, p backends.Packed) (backends.Handle, ba
 	if err := c.unpacker.Load().Decode(p, page); err != nil {
 		return fail(err)
 	}
+	e := (*c.exports.Load())[key.Export]
 	switch {
+	case e == nil || e.ephemeral:
+		return 0, c.count(backends.RefusedUnmanaged), nil
 	case p.Encoding != backends.EncodingLZ4 || len(p.Data) > maxCompressed || key.Page >= backends.MaxPages:
 		return c.Store(key, page)
-	case (*c.exports.Load())[key.Export] == nil:
-		return 0, c.count(backends.RefusedUnmanaged), nil
 	case c.isFull():
 		return 0, c.count(backends.RefusedFull), nil
 	}
