@@ -196,3 +196,14 @@ func (o *output) String() string {
 	defer o.mu.Unlock()
 	return o.text.String()
 }
+
+// Connect joins two machines by a wire, with an address and prefix length for each.
+func Connect(a *Machine, addressOfA string, b *Machine, addressOfB string) {
+	a.t.Helper()
+	c := exec.Command("ip", "link", "add", "name", "wire", "netns", fmt.Sprint(a.pid), "type", "veth", "peer", "name", "wire", "netns", fmt.Sprint(b.pid))
+	if printed, err := c.CombinedOutput(); err != nil {
+		a.t.Fatalf("connect isolated machines: %v: %s", err, printed)
+	}
+	a.Must("ip address add " + addressOfA + " dev wire && ip link set wire up")
+	b.Must("ip address add " + addressOfB + " dev wire && ip link set wire up")
+}
