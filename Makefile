@@ -39,7 +39,8 @@ race: deps ## unit, model and conformance tests under the race detector
 	$(GO) test -tags purego ./backends/pagelz4 # with bounds checks
 
 interop: deps build ## NBD clients that others wrote, faults on real file systems, systemd on its units, the Debian package from install to purge
-	$(GO) test -tags interop -count=1 -timeout 15m -v ./deploy/interop ./deploy/systemd ./deploy/isolated ./deploy/debian ./deploy/examples
+	$(GO) test -tags interop -count=1 -timeout 15m -v ./deploy/interop ./deploy/systemd ./deploy/isolated ./deploy/debian ./deploy/examples ./deploy/container
+	cd deploy/kubernetes && $(GO) vet ./... && $(GO) test -count=1 ./...
 
 e2e: deps build ## stock Debian kernels, 6.1 and 6.12, swap through tmemd in a VM; three runs take turns with the kernels; one takes root
 	TMEMD_VM_KERNEL=$(KERNELS) $(GO) test -tags e2e -count=1 -timeout 20m -v ./deploy/vm
