@@ -7,7 +7,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 KERNELS     ?= 6.1,6.12
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
                python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev systemd \
-               iproute2 lintian openssl curl kmod procps perl-base
+               iproute2 lintian buildah openssl curl kmod procps perl-base
 
 .PHONY: all build deb run test lint unit race interop e2e e2e-all fuzz bench bench-nbd bench-memory bench-drain bench-remote soak soak-resize soak-ramster crash deps clean
 

@@ -18,68 +18,14 @@ import (
 
 const top = "../.."
 
-// stage is what a Containerfile says between one FROM and the next.
-type stage struct {
-	base, name   string
-	instructions []instruction
-}
-
-type instruction struct {
-	keyword string
-	flags   map[string]string
-	words   []string
-	text    string // all of it
-}
-
-// parse reads a Containerfile, of which it knows the instructions that ours has.
-func parse(t *testing.T, text string) (stages []stage) {
-	t.Helper()
-	for number, line := range strings.Split(text, "\n") {
-		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
-			continue
-		}
-		keyword, rest, _ := strings.Cut(line, " ")
-		if keyword == "FROM" {
-			words := strings.Fields(rest)
-			s := stage{base: words[0]}
-			if len(words) == 3 && words[1] == "AS" {
-				s.name = words[2]
-			} else if len(words) != 1 {
-				t.Fatalf("line %d: %s", number+1, line)
-			}
-			stages = append(stages, s)
-			continue
-		}
-		if len(stages) == 0 || !slices.Contains([]string{"WORKDIR", "COPY", "RUN", "ARG", "USER", "VOLUME", "EXPOSE", "STOPSIGNAL", "ENTRYPOINT", "CMD"}, keyword) {
-			t.Fatalf("line %d: an instruction that is not known here: %s", number+1, line)
-		}
-		i := instruction{keyword: keyword, flags: map[string]string{}, text: rest}
-		if strings.HasPrefix(rest, "[") {
-			if err := json.Unmarshal([]byte(rest), &i.words); err != nil {
-				t.Fatalf("line %d: %v: %s", number+1, err, line)
-			}
-		} else {
-			i.words = strings.Fields(rest)
-		}
-		for keyword == "COPY" && strings.HasPrefix(i.words[0], "--") {
-			name, value, _ := strings.Cut(strings.TrimPrefix(i.words[0], "--"), "=")
-			i.flags[name], i.words = value, i.words[1:]
-		}
-		last := &stages[len(stages)-1]
-		last.instructions = append(last.instructions, i)
-	}
-	return stages
-}
-
-func (s stage) last(t *testing.T, keyword string) instruction {
-	t.Helper()
-	for _, i := range slices.Backward(s.instructions) {
-		if i.keyword == keyword {
-			return i
-		}
-	}
-	t.Fatalf("there is no %s", keyword)
-	return instruction{}
+// image is what an image says of itself, in the words of OCI.
+type image struct {
+	User         string
+	ExposedPorts map[string]any
+	Entrypoint   []string
+	Cmd          []string
+	Volumes      map[string]any
+	StopSignal   string
 }
 
 func run(t *testing.T, dir string, name string, args ...string) string {
@@ -93,52 +39,47 @@ func run(t *testing.T, dir string, name string, args ...string) string {
 	return string(printed)
 }
 
-// build does what the instructions say, each stage in a folder, and returns that of the last one.
-func build(t *testing.T, stages []stage) (root string) {
+// engine is buildah with a store of its own.
+type engine struct {
+	*testing.T
+	store string
+}
+
+func (e engine) do(args ...string) string {
+	e.Helper()
+	return run(e.T, top, "buildah", append([]string{"--root", filepath.Join(e.store, "root"), "--runroot", filepath.Join(e.store, "run")}, args...)...)
+}
+
+// build has the engine make the image, and returns it with a folder that has its content. The image to build on cannot be fetched
+// where tests run: one with that name is made, of a shell, and Go with its caches is this machine's.
+func build(t *testing.T, base string) (made image, root string) {
 	t.Helper()
-	roots := map[string]string{}
-	for _, s := range stages {
-		root = t.TempDir()
-		if err := os.Chmod(root, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		roots[s.name] = root
-		folder := "/"
-		for _, i := range s.instructions {
-			switch i.keyword {
-			case "WORKDIR":
-				folder = i.words[0]
-				run(t, "", "mkdir", "-p", filepath.Join(root, folder))
-			case "COPY":
-				from, to := top, i.words[len(i.words)-1]
-				if name := i.flags["from"]; name != "" {
-					if from = roots[name]; from == "" {
-						t.Fatalf("COPY from %q, which is no stage before", name)
-					}
-				}
-				at := to
-				if !filepath.IsAbs(to) {
-					at = filepath.Join(folder, to)
-				}
-				at = filepath.Join(root, at)
-				if strings.HasSuffix(to, "/") {
-					run(t, "", "mkdir", "-p", at)
-				} else {
-					run(t, "", "mkdir", "-p", filepath.Dir(at))
-				}
-				for _, source := range i.words[:len(i.words)-1] {
-					run(t, "", "cp", "-r", filepath.Join(from, source), at)
-				}
-				if owner := i.flags["chown"]; owner != "" {
-					run(t, "", "chown", owner, at)
-				}
-			case "RUN": // in this machine's root, with paths of the stage; Go's caches are this machine's
-				command := regexp.MustCompile(`(^| )/(out|state|shared)`).ReplaceAllString(i.text, "${1}"+root+"/$2")
-				run(t, filepath.Join(root, folder), "sh", "-euc", "VERSION=v1.2.3; "+command)
-			}
+	e := engine{t, t.TempDir()}
+	t.Cleanup(func() {
+		e.do("rm", "--all") // unmounts
+		e.do("rmi", "--all", "--force")
+	})
+	tree := t.TempDir()
+	run(t, tree, "sh", "-euc", "mkdir -p bin etc tmp root && cp \"$(command -v busybox)\" bin/busybox && for name in sh mkdir; do ln -s busybox bin/$name; done && echo root:x:0:0::/root:/bin/sh >etc/passwd")
+	value := func(name string) string { return strings.TrimSpace(run(t, top, "go", "env", name)) }
+	container := strings.TrimSpace(e.do("from", "scratch"))
+	e.do("copy", container, tree, "/")
+	e.do("config", "--env", "PATH=/usr/local/go/bin:/bin", "--env", "GOPROXY=off", "--env", "GOFLAGS=-buildvcs=false", "--env", "GOMODCACHE=/modules", "--env", "GOCACHE=/cache", container)
+	e.do("commit", "--quiet", container, base)
+	e.do("build", "--pull-never", "--isolation", "chroot", "--layers=false", "--format", "oci", "--build-arg", "VERSION=v1.2.3",
+		"--volume", value("GOROOT")+":/usr/local/go:ro", "--volume", value("GOMODCACHE")+":/modules", "--volume", value("GOCACHE")+":/cache",
+		"--file", "deploy/container/Containerfile", "--tag", "tmemd", ".")
+	var inspected struct {
+		OCIv1 struct {
+			Config image `json:"config"`
 		}
 	}
-	return root
+	if err := json.Unmarshal([]byte(e.do("inspect", "--type", "image", "tmemd")), &inspected); err != nil {
+		t.Fatal(err)
+	}
+	made = inspected.OCIv1.Config
+	container = strings.TrimSpace(e.do("from", "--pull-never", "tmemd"))
+	return made, strings.TrimSpace(e.do("mount", container))
 }
 
 func TestContainerfile(t *testing.T) {
@@ -146,16 +87,18 @@ func TestContainerfile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stages := parse(t, string(text))
-	if len(stages) != 2 || stages[1].base != "scratch" {
-		t.Fatalf("the stages are %+v", stages)
+	bases := regexp.MustCompile(`(?m)^FROM (\S+)`).FindAllStringSubmatch(string(text), -1)
+	if len(bases) != 2 || bases[1][1] != "scratch" {
+		t.Fatalf("it is built on %v", bases)
 	}
-	checkCompiler(t, stages[0].base)
-	image := stages[1]
-	if user := image.last(t, "USER").text; !regexp.MustCompile(`^[1-9]\d*:[1-9]\d*$`).MatchString(user) {
-		t.Errorf("it runs as %s", user)
+	checkCompiler(t, bases[0][1])
+	made, root := build(t, bases[0][1])
+	if !regexp.MustCompile(`^[1-9]\d*:[1-9]\d*$`).MatchString(made.User) {
+		t.Errorf("it runs as %s", made.User)
 	}
-	root := build(t, stages)
+	if _, found := made.Volumes["/var/lib/tmemd"]; !found || made.StopSignal != "SIGTERM" || len(made.ExposedPorts) != 2 {
+		t.Errorf("the image is %+v", made)
+	}
 
 	// Nothing is there but what was meant to be: no shell, no libraries.
 	var files []string
@@ -166,7 +109,7 @@ func TestContainerfile(t *testing.T) {
 	if want := []string{"/etc/tmemd/tmemd.toml", "/usr/bin/tmemctl", "/usr/bin/tmemd", "/usr/share/doc/tmemd/LICENSE"}; !slices.Equal(files, want) {
 		t.Errorf("the image has the files %v, want %v", files, want)
 	}
-	start(t, root, image)
+	start(t, root, made)
 }
 
 // checkCompiler: the image's Go is named exactly, and no older than the module's.
@@ -192,18 +135,21 @@ func checkCompiler(t *testing.T, base string) {
 }
 
 // start runs the image's command in its root, read-only but for what README.md says, as its user, with no capability; and uses it.
-func start(t *testing.T, root string, image stage) {
+func start(t *testing.T, root string, made image) {
 	m := isolated.Start(t, isolated.None)
 	m.Must("mkdir /tmp/image")
 	m.Put(root+"/.", "/tmp/image")
-	user, group, _ := strings.Cut(image.last(t, "USER").text, ":")
-	m.Must(fmt.Sprintf(`cd /tmp/image && chown %[1]s:%[2]s var/lib/tmemd run/tmemd && chmod 755 . && mkdir -p proc dev/shm &&
+	user, group, _ := strings.Cut(made.User, ":")
+	if owners := run(t, root, "stat", "-c", "%u:%g", "var/lib/tmemd", "run/tmemd"); owners != strings.Repeat(made.User+"\n", 2) {
+		t.Errorf("its folders are of %s", owners)
+	}
+	m.Must(fmt.Sprintf(`cd /tmp/image && mkdir -p proc dev/shm &&
 		mount --bind . . && cd /tmp/image && mkdir /tmp/volume && chmod 700 /tmp/volume && chown %[1]s:%[2]s /tmp/volume &&
 		mount -o remount,bind,ro . && mount --bind /tmp/volume var/lib/tmemd && mount -t proc proc proc &&
 		mount -t tmpfs -o mode=700,uid=%[1]s,gid=%[2]s tmpfs run/tmemd && mount -t tmpfs -o mode=1777,size=1200m tmpfs dev/shm`, user, group))
 	m.Write("/tmp/inside", fmt.Sprintf("#!/bin/sh\nexec chroot --userspec=%s:%s --groups= /tmp/image \"$@\"\n", user, group))
 	m.Must("chmod +x /tmp/inside")
-	command := slices.Concat(image.last(t, "ENTRYPOINT").words, image.last(t, "CMD").words)
+	command := slices.Concat(made.Entrypoint, made.Cmd)
 	if printed := m.Must("/tmp/inside " + strings.Join(command, " ") + " --check"); printed != "the settings are good\n" {
 		t.Errorf("--check says %q", printed)
 	}
@@ -217,9 +163,6 @@ func start(t *testing.T, root string, image stage) {
 	m.Must("qemu-io -f raw -c 'write -P 0xa5 1M 1M' -c 'read -P 0xa5 1M 1M' " + uri)
 	if pages := m.Must(ctl + "backend list --json"); !strings.Contains(pages, `"pages": 256`) {
 		t.Errorf("after 256 pages were written: %s", pages)
-	}
-	if signal := image.last(t, "STOPSIGNAL").text; signal != "SIGTERM" {
-		t.Errorf("it is stopped by %s", signal)
 	}
 	m.Must("kill -TERM $(cat /tmp/pid) && for i in $(seq 100); do test -d /proc/$(cat /tmp/pid)/cwd || exit 0; sleep 0.1; done; cat /tmp/log; exit 1")
 	if left := m.Must("ls /tmp/image/dev/shm; stat -c %s /tmp/volume/swap.img"); left != "4294967296\n" {
