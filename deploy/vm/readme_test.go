@@ -45,7 +45,7 @@ func TestReadme(t *testing.T) {
 				t.Fatal(err)
 			}
 			d := &debian{T: t, ctx: ctx, tree: filepath.Join(t.TempDir(), "tree"), kernel: kernel}
-			d.install("systemd", "dpkg", "init-system-helpers", "kmod", "mount", "bash", "coreutils", "grep", "sed", "diffutils", "procps", "libc-bin", "perl-base")
+			d.install("systemd", "dpkg", "dash", "tar", "util-linux", "findutils", "init-system-helpers", "kmod", "mount", "bash", "coreutils", "grep", "sed", "diffutils", "procps", "libc-bin", "perl-base")
 			d.commands()
 			began := time.Now()
 			output := d.boot()
