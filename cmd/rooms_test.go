@@ -47,6 +47,7 @@ var outsiders = []struct {
 	{"github.com/prometheus/", []string{"metrics", "cmd"}, "packages count in atomics of their own; metrics reads snapshots"},
 	{"github.com/pierrec/lz4", []string{"backends", "deploy"}, "codecs belong to backends"},
 	{"github.com/spf13/cobra", []string{"cmd"}, "command lines belong to commands"},
+	{"github.com/cpuguy83/go-md2man", []string{"cmd/internal/manpages"}, "manual pages are made when a package is built"},
 	{"github.com/coreos/go-systemd", []string{"cmd"}, "only the daemon's command line takes sockets from a service manager"},
 	{"crypto/tls", []string{"nbd", "cmd"}, "only what is on a network encrypts"},
 	{"filippo.io/age", []string{"cmd"}, "only files that tmemctl keeps are encrypted by it"},
