@@ -71,6 +71,8 @@ type slot struct {
 
 	hand hand // owned by the move that runs
 
+	owed atomic.Bool // clients inside their share want memory of it; see client.go
+
 	loadErrors atomic.Uint64
 	evicted    atomic.Uint64 // pages moved on because the backend asked for it
 	refaults   atomic.Uint64 // of these, pages that came straight back

@@ -49,3 +49,6 @@ func (h host) Evict(ctx context.Context, n uint64) (uint64, error) {
 
 // Refaults implements [backends.Host].
 func (h host) Refaults() uint64 { return h.s.refaults.Load() }
+
+// Owed implements [backends.Host].
+func (h host) Owed() bool { return h.s.owed.Load() }

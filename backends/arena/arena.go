@@ -192,6 +192,16 @@ func (a *Arena) Free(ref Ref) bool {
 	return freed
 }
 
+// SizeOf is the bytes of memory that an object under ref takes, 0 if there can be
+// none.
+func (a *Arena) SizeOf(ref Ref) int64 {
+	_, c, _, ok := a.locate(ref)
+	if !ok {
+		return 0
+	}
+	return c.size
+}
+
 // locate finds the slot that ref names, if it can be one.
 func (a *Arena) locate(ref Ref) (n int, c *class, offset int64, ok bool) {
 	if ref >= Ref(len(a.memory)/RefUnit) {

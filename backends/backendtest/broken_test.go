@@ -21,6 +21,22 @@ type broken struct {
 	invalidate     func(backends.Key, backends.Handle)
 	invalidateArea func(uint32)
 	stats          func() backends.Stats
+	used           func(uint32) uint64
+	room           func() uint64
+}
+
+func (b *broken) Used(export uint32) uint64 {
+	if b.used != nil {
+		return b.used(export)
+	}
+	return b.Map.Used(export)
+}
+
+func (b *broken) Room() uint64 {
+	if b.room != nil {
+		return b.room()
+	}
+	return b.Map.Room()
 }
 
 func (b *broken) Init(export backends.Export) error {
@@ -75,6 +91,14 @@ var faults = []struct {
 }{
 	{"second init succeeds", "B2", func(b *broken) {
 		b.init = func(e backends.Export) error { b.Map.Init(e); return nil }
+	}},
+	{"charges all exports for each page", "B29", func(b *broken) {
+		b.used = func(uint32) uint64 { return b.Map.Stats().HeldBytes }
+	}},
+	{"charges nothing", "B29", func(b *broken) { b.used = func(uint32) uint64 { return 0 } }},
+	{"always has room", "B30", func(b *broken) {
+		b.Limit = 3000
+		b.room = func() uint64 { return 3000 * backends.PageSize }
 	}},
 	{"takes unmanaged pages", "B1", func(b *broken) {
 		b.store = func(key backends.Key, data []byte) (backends.Handle, backends.Refusal, error) {

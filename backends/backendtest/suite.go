@@ -31,6 +31,8 @@ func Run(t *testing.T, newBackend New) {
 		{"Refusals", testRefusals},
 		{"Limit", testLimit},
 		{"Accounting", testAccounting},
+		{"Used", testUsed},
+		{"Room", testRoom},
 		{"Concurrency", testConcurrency},
 		{"ConcurrentExports", testConcurrentExports},
 	} {

@@ -75,7 +75,8 @@ type counts struct {
 
 // export is an initialised export.
 type export struct {
-	pages *pageindex.Table // of pages that donors have: arena.Ref + 1 of the stub
+	pages  *pageindex.Table // of pages that donors have: arena.Ref + 1 of the stub
+	charge backends.Charge
 
 	life   sync.RWMutex // held for reading by the keeper while it uses pages, for writing to end it
 	closed atomic.Bool  // it is about to end
@@ -233,6 +234,7 @@ func (c *Cache) Invalidate(key backends.Key, handle backends.Handle) {
 	if !ok || o.Export != key.Export || o.Page != key.Page {
 		return // a handle that is not live
 	}
+	c.charge(key.Export, -c.arena.SizeOf(ref))
 	if s, remote := decodeStub(o); remote {
 		c.unlinkStub(key, ref, s)
 		c.flush(key, s)

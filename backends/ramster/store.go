@@ -55,7 +55,8 @@ func (c *Cache) Store(key backends.Key, data []byte) (backends.Handle, backends.
 		return 0, backends.Accepted, fmt.Errorf("store page %d of export %d in ramster: page number or length of %d bytes is out of range",
 			key.Page, key.Export, len(data))
 	}
-	if (*c.exports.Load())[key.Export] == nil {
+	e := (*c.exports.Load())[key.Export]
+	if e == nil {
 		return 0, c.count(backends.RefusedUnmanaged), nil
 	}
 	if value, ok := samefilled.Of(data); ok {
@@ -66,6 +67,9 @@ func (c *Cache) Store(key backends.Key, data []byte) (backends.Handle, backends.
 		return 0, c.count(backends.RefusedFull), nil
 	}
 	ref, refusal := c.stage(key, data)
+	if refusal == backends.Accepted {
+		e.charge.Add(c.arena.SizeOf(ref))
+	}
 	return backends.Handle(ref), c.count(refusal), nil
 }
 

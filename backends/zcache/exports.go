@@ -11,6 +11,7 @@ import (
 type managed struct {
 	host      backends.Host // or nil
 	ephemeral bool
+	charge    *backends.Charge // of its pages, unless they are ephemeral
 }
 
 // hosts is the host that the background turns to: that of the export it is about.
@@ -41,6 +42,12 @@ func (h hosts) Refaults() uint64 {
 		return 0
 	}
 	return host.Refaults()
+}
+
+// Owed implements [backends.Host].
+func (h hosts) Owed() bool {
+	host := h.evictor()
+	return host != nil && host.Owed()
 }
 
 // evictor is the host of all exports that are not ephemeral, or nil.
