@@ -30,6 +30,7 @@ type AreaConfig struct {
 	Storage Storage // where drains go
 	Empty   bool    // storage is all zeros: pages that nobody wrote are holes
 	Touch   bool    // take the page map's memory now, not page by page as it is used
+	Client  string  // who its pages are charged to; empty is DefaultClient
 
 	// Takeover opens the map that an earlier process left, between Restore and
 	// Resume. Empty is what it was then.
@@ -44,6 +45,7 @@ type Area struct {
 	name    string          // immutable
 	id      uint32          // immutable
 	storage Storage         // immutable
+	client  *Client         // immutable
 	fresh   Owner           // immutable: what OwnerNone means here, none or hole
 	locks   *pagelock.Locks // immutable
 	touched bool            // immutable: the map's memory is taken before it is used
@@ -95,7 +97,7 @@ func (c *counters) snapshot() Counters {
 	}
 }
 
-func newArea(fs *Frontswap, c AreaConfig) (*Area, error) {
+func newArea(fs *Frontswap, client *Client, c AreaConfig) (*Area, error) {
 	if c.Pages == 0 || c.Pages > backends.MaxPages {
 		return nil, fmt.Errorf("open area %s: %d pages is not between 1 and %d", c.Name, c.Pages, uint64(backends.MaxPages))
 	}
@@ -117,7 +119,7 @@ func newArea(fs *Frontswap, c AreaConfig) (*Area, error) {
 		}
 	}
 	a := &Area{
-		touched: c.Touch, fs: fs, name: c.Name, fresh: fresh, id: c.ID, storage: c.Storage, memory: memory,
+		touched: c.Touch, fs: fs, client: client, name: c.Name, fresh: fresh, id: c.ID, storage: c.Storage, memory: memory,
 		locks: pagelock.New(c.Pages), closed: make(chan struct{}),
 	}
 	a.publishWords()
@@ -192,10 +194,14 @@ func (a *Area) Store(page uint64, data []byte) bool {
 	if len(active.slots) == 0 {
 		return false
 	}
-	if a.storeIn(active, page, data) {
+	stored, reason := a.storeIn(active, page, data)
+	if stored {
 		return true
 	}
 	a.counters.failedStores.Add(1)
+	if reason < ClientRefusals {
+		a.client.refused[reason].Add(1)
+	}
 	return false
 }
 
@@ -204,17 +210,42 @@ func (a *Area) Store(page uint64, data []byte) bool {
 // REQUIRES: Lock held.
 func (a *Area) TryStore(page uint64, data []byte) bool {
 	active := a.fs.active.Load()
-	return active.local && a.storeIn(active, page, data)
+	if !active.local {
+		return false
+	}
+	stored, _ := a.storeIn(active, page, data)
+	return stored
 }
 
-func (a *Area) storeIn(active *activeSet, page uint64, data []byte) bool {
-	handle, s := a.offer(active.slots, page, data)
+// storeIn offers the page to those of the backends that its client may use. If none
+// was found, reason says whether that is why; else it is ClientRefusals.
+func (a *Area) storeIn(active *activeSet, page uint64, data []byte) (stored bool, reason ClientRefusal) {
+	reason = ClientRefusals
+	gate := a.client.gate.Load()
+	if gate != 0 {
+		if why, stops := a.client.stops(gate); stops {
+			return false, why
+		}
+	}
+	var handle backends.Handle
+	var s *slot
+	if gate&gateShare == 0 {
+		handle, s = a.offer(active.slots, page, data)
+	} else {
+		for i := 0; i < len(active.slots) && s == nil; i++ {
+			if a.client.yields(active.slots[i]) {
+				reason = RefusedShare
+				continue
+			}
+			handle, s = a.offer(active.slots[i:i+1], page, data)
+		}
+	}
 	if s == nil {
-		return false
+		return false, reason
 	}
 	a.commit(page, makeWord(s.owner, handle)|referenced)
 	a.counters.succStores.Add(1)
-	return true
+	return true, reason
 }
 
 // offer asks the backends in turn to take the page. The one that did is
