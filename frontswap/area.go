@@ -407,6 +407,8 @@ func (a *Area) commit(page uint64, next word) {
 type AreaStats struct {
 	Counters
 	None, Storage, Hole int64            // pages by owner
+	Client              string           // whom the pages are charged to
+	Used                uint64           // bytes of memory that pages take in backends
 	Lost                int64            // pages that a takeover did not find; see OwnerLost
 	Backends            map[string]int64 // pages by backend, by its name
 	Memory              sharedmem.Usage
@@ -423,10 +425,12 @@ func (a *Area) Stats() AreaStats {
 		Lost:     a.pages[OwnerLost].Load(),
 		Backends: map[string]int64{},
 		Memory:   a.memory.Usage(),
+		Client:   a.client.name,
 	}
 	for i := range a.fs.slots {
 		if b := a.fs.slots[i].Load(); b != nil {
 			s.Backends[b.name] = a.pages[b.owner].Load()
+			s.Used += b.backend.Used(a.id)
 		}
 	}
 	return s

@@ -23,6 +23,7 @@ type Config struct {
 	Empty     bool                 // storage is all zeros, so what nobody wrote needs no reading
 	Touch     bool                 // take the page map's memory now: for serving the host's own swap
 	Takeover  bool                 // the page map is what an earlier process left; Resume comes before the first request
+	Client    string               // of the registry: whom its pages are charged to; empty is the default
 	Frontswap *frontswap.Frontswap // the registry it offers pages to
 	Log       *slog.Logger
 }
@@ -63,7 +64,7 @@ func Open(c Config) (*Device, error) {
 	d.scratch.New = func() any { return new([pageSize]byte) }
 	var err error
 	d.area, err = c.Frontswap.OpenArea(frontswap.AreaConfig{
-		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: d, Empty: c.Empty, Touch: c.Touch, Takeover: c.Takeover,
+		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: d, Empty: c.Empty, Touch: c.Touch, Takeover: c.Takeover, Client: c.Client,
 	})
 	if err != nil {
 		return nil, err

@@ -99,6 +99,7 @@ type Daemon struct {
 	lent      *lending      // memory that is lent; nil if none is; immutable after Open
 
 	deleted []state.Export // guarded by loading once the daemon runs
+	clients []state.Client // guarded by loading once the daemon runs
 
 	exportsMu sync.RWMutex
 	exports   []*export // guarded by exportsMu; their devices are open while it is held
@@ -157,7 +158,7 @@ func (d *Daemon) open() (err error) {
 	if err != nil {
 		return err
 	}
-	d.exports, d.deleted = p.exports, p.deleted
+	d.exports, d.deleted, d.clients = p.exports, p.deleted, p.clients
 	if err := d.loadKeys(); err != nil {
 		return err
 	}
@@ -249,6 +250,7 @@ func (d *Daemon) saveStateOf(boot string, clean bool) error {
 		s.Exports = append(s.Exports, e.state())
 	}
 	s.Exports = append(s.Exports, d.deleted...)
+	s.Clients = d.clients
 	return d.folder.Save(s)
 }
 
@@ -300,7 +302,7 @@ func (d *Daemon) openDevice(e *export, s tier.Storage, blank bool) (err error) {
 	}
 	s = d.faults.storage(e.Name, s)
 	e.device, err = tier.Open(tier.Config{
-		Name: e.Name, ID: e.id, Storage: s, Empty: blank, Touch: d.config.Touch, Takeover: e.takeover, Frontswap: d.frontswap, Log: d.log,
+		Name: e.Name, ID: e.id, Storage: s, Empty: blank, Touch: d.config.Touch, Takeover: e.takeover, Client: e.Client, Frontswap: d.frontswap, Log: d.log,
 	})
 	if err != nil {
 		return errors.Join(d.memoryError(fmt.Errorf("open export %s: %w", e.Name, err)), s.Close())

@@ -44,6 +44,7 @@ func (d *Daemon) snapshot() metrics.Snapshot {
 	if server := d.server(); server != nil {
 		s.NBD = server.Stats()
 	}
+	s.Clients = d.frontswap.Clients()
 	s.Ramsters, s.Lent = countRemotes(s.Backends), d.lent.count()
 	return s
 }
@@ -141,7 +142,7 @@ func (d *Daemon) showExports(s metrics.Snapshot) []admin.Export {
 	exports := []admin.Export{}
 	for _, x := range s.Exports {
 		e := admin.Export{
-			Name: x.Name, SizeBytes: x.Size, Errors: map[string]uint64{},
+			Name: x.Name, Client: x.Stats.Area.Client, UsedBytes: x.Stats.Area.Used, SizeBytes: x.Size, Errors: map[string]uint64{},
 			Pages: admin.PagesByOwner{
 				None: x.Stats.Area.None, Storage: x.Stats.Area.Storage, Hole: x.Stats.Area.Hole, Lost: x.Stats.Area.Lost, Backends: x.Stats.Area.Backends,
 			},
