@@ -25,7 +25,7 @@ func NewCollector(take func() Snapshot) *Collector { return &Collector{take: tak
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range slices.Concat(descriptions, memoryDescriptions) {
+	for _, d := range slices.Concat(descriptions, memoryDescriptions, clientDescriptions) {
 		out <- d
 	}
 }
@@ -40,6 +40,10 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, x := range s.Exports {
 		e.export(x)
+		e.gauge(exportCharged, float64(x.Stats.Area.Used), x.Name)
+	}
+	for _, c := range s.Clients {
+		e.client(c)
 	}
 	for _, d := range s.Disks {
 		e.disk(d)
