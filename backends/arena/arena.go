@@ -67,6 +67,8 @@ type Arena struct {
 	droppable atomic.Int64  // chunks with droppable objects
 	hand      atomic.Uint64 // where Reclaim goes on: a chunk, modulo their number
 
+	scrubbing atomic.Int32 // calls of Scrub under way
+
 	survey *survey // from Open to Settle: nothing is put or freed meanwhile
 }
 
@@ -159,7 +161,7 @@ func (a *Arena) Put(o Object) (Ref, bool) {
 	if !ok {
 		return 0, false
 	}
-	a.write(offset, o)
+	a.write(offset, c.size, o)
 	return Ref(offset / RefUnit), true
 }
 

@@ -78,6 +78,8 @@ func (c *Cache) ephemeral(export uint32) bool { return (*c.exports.Load())[expor
 // any more.
 func (c *Cache) InvalidateArea(export uint32) {
 	c.forgetExport(export).stop()
+	// Before anybody else gets the memory to see: other exports are other tenants'.
+	c.arena.Scrub(export)
 }
 
 // forgetExport returns the background to be stopped, or nil: without a lock, as
