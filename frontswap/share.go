@@ -29,6 +29,9 @@ const (
 	// demandFade is the part of the way to what a client uses that its demand goes
 	// with each look.
 	demandFade = 32
+	// fullFade is the part that what clients take when a backend is full is taken to
+	// shrink by each time that a backend asks.
+	fullFade = 256
 	// shareBatch is how many pages are evicted from one client between two looks at
 	// who is furthest above its share.
 	shareBatch = 256
@@ -152,10 +155,33 @@ func (f *Frontswap) contend(s *slot) {
 		total += c.used
 		c.client.demand = max(c.client.demand, uint64(c.used))
 	}
-	f.full = total
+	// A backend asks several times until it has enough: the first time tells. It
+	// fades, as limits get lower and pages compress worse.
+	f.full = max(total, f.full-f.full/fullFade)
 	s.contendedAt = time.Now()
 	s.contended.Store(true)
+	s.owed.Store(isOwed(claims))
 	f.shareOut(claims)
+}
+
+// isOwed says whether clients inside their share have stored pages since the last
+// look, and others are above theirs.
+func isOwed(claims []claim) bool {
+	above, inside := false, false
+	for _, c := range claims {
+		due := float64(c.client.due.Load())
+		above = above || c.used > due
+		inside = inside || c.used < due && c.client.stores() != c.client.asked
+	}
+	return above && inside
+}
+
+// stores counts the client's stores.
+func (c *Client) stores() (n uint64) {
+	for _, a := range *c.areas.Load() {
+		n += a.counters.succStores.Load() + a.counters.failedStores.Load()
+	}
+	return n
 }
 
 // shareOut tells each client what it may take. REQUIRES: balancing held.
@@ -203,21 +229,14 @@ func (f *Frontswap) watch(slots []*slot, now time.Time) {
 	f.balancing.Lock()
 	defer f.balancing.Unlock()
 	claims := f.claims()
-	above, inside := false, false
+	owed := isOwed(claims)
 	for _, c := range claims {
 		client := c.client
 		if used := uint64(c.used); client.demand > used {
 			client.demand -= (client.demand-used)/demandFade + 1
 		}
 		client.demand = max(client.demand, uint64(c.used))
-		asked := uint64(0)
-		for _, a := range *client.areas.Load() {
-			asked += a.counters.succStores.Load() + a.counters.failedStores.Load()
-		}
-		due := float64(client.due.Load())
-		above = above || c.used > due
-		inside = inside || c.used < due && asked != client.asked
-		client.asked = asked
+		client.asked = client.stores()
 	}
 	any := false
 	for _, s := range slots {
@@ -225,12 +244,13 @@ func (f *Frontswap) watch(slots []*slot, now time.Time) {
 			s.contended.Store(false)
 		}
 		any = any || s.contended.Load()
-		s.owed.Store(above && inside)
+		s.owed.Store(owed)
 	}
 	if any {
 		f.shareOut(claims)
 		return
 	}
+	f.full = 0
 	for _, c := range claims {
 		c.client.fair.Store(math.MaxUint64)
 	}
