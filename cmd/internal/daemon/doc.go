@@ -86,6 +86,13 @@
 // for a page that is not there. The size is noted, and stands against the
 // configuration's until the export is made anew.
 //
+// # Clients
+//
+// clients.go: those of the configuration, as requests changed them, and those that requests
+// made, are noted in state.json with what they may have; like exports, before the request
+// is answered. One that the configuration dropped stays while an export belongs to it.
+// They are made before any page map is opened. Destroying one deletes its exports first.
+//
 // # Disks
 //
 // Those of the configuration, from start to end. They have no state of ours: storage is
