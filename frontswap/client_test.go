@@ -224,7 +224,17 @@ func TestCap(t *testing.T) {
 	if err := f.SetClient("c", Quota{Cap: 20 * backends.PageSize}); err != nil {
 		t.Fatal(err)
 	}
-	// All were stored lately; from now on some of them are used and others are not.
+	used := func(page uint64) bool { return page%5 < 2 } // 20 of the 50
+	for page := range uint64(50) {
+		a := first
+		if page%2 == 1 {
+			a = second
+		}
+		a.at(page).And(uint64(^referenced)) // as after a look for cold pages
+		if used(page) {
+			checkSome(t, a, page)
+		}
+	}
 	f.balance(t.Context(), time.Now())
 	if got := client(t, f, "c"); got.Used != 20*backends.PageSize || got.Evicted != 30 {
 		t.Errorf("after the cap was lowered: %+v", got)
@@ -234,11 +244,22 @@ func TestCap(t *testing.T) {
 		if page%2 == 1 {
 			a = second
 		}
-		if owner := a.Owner(page); owner != OwnerStorage && owner != firstBackendOwner {
-			t.Errorf("page %d belongs to %d", page, owner)
+		if owner, want := a.Owner(page), used(page); (owner == firstBackendOwner) != want {
+			t.Errorf("page %d, used: %v, belongs to %d", page, want, owner)
 		}
 	}
 	closeAll(t, []*Area{first, second}, b)
+}
+
+// checkSome loads a page that somePage was written to.
+func checkSome(t *testing.T, a *Area, page uint64) {
+	t.Helper()
+	a.RLock(page)
+	defer a.RUnlock(page)
+	got := make([]byte, backends.PageSize)
+	if err := a.Load(page, got); err != nil || !slices.Equal(got, somePage) {
+		t.Errorf("load page %d: %v, or other bytes", page, err)
+	}
 }
 
 // TestFreezeClient: no page of a frozen client reaches a backend; those that are there

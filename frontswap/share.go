@@ -102,7 +102,7 @@ type claim struct {
 // used = reservation + k·weight.
 func (c claim) above(bytes float64) float64 { return (bytes - c.reserved) / c.weight }
 
-// claims lists those of the clients that share.
+// claims lists those of the clients that share. REQUIRES: balancing held.
 func (f *Frontswap) claims() []claim {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -354,6 +354,8 @@ func (m *move) evictShares(n uint64) error {
 // weight. bytes is by how much, compared with the next one. Nil if there is none.
 func (m *move) victim(spent map[*Client]bool) (victim *Client, bytes uint64) {
 	most, next, weight := 0.0, 0.0, 0.0
+	m.fs.balancing.Lock()
+	defer m.fs.balancing.Unlock()
 	for _, c := range m.fs.claims() {
 		above := c.above(c.used)
 		switch {
