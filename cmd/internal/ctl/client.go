@@ -57,8 +57,8 @@ func printPoolClients(w io.Writer, list []admin.PoolClient) {
 	table(w, rows)
 	for _, c := range list {
 		if c.KeptBytes < c.ReservationBytes {
-			fmt.Fprintf(w, "%s has %s reserved and can be kept %s of it: backends may take less memory than clients have reserved\n",
-				c.Name, cli.Bytes(c.ReservationBytes), cli.Bytes(c.KeptBytes))
+			fmt.Fprintf(w, "%s keeps %s of the %s that it has reserved: backends may take less memory now than clients have reserved\n",
+				c.Name, cli.Bytes(c.KeptBytes), cli.Bytes(c.ReservationBytes))
 		}
 	}
 }
