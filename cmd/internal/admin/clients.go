@@ -45,6 +45,7 @@ type ClientSettings struct {
 // DestroyRequest asks for a client to be destroyed, with its exports.
 type DestroyRequest struct {
 	RemoveStorage bool `json:"remove_storage,omitempty"` // the files that were made for them
+	Disconnect    bool `json:"disconnect,omitempty"`     // NBD clients that use them; else that is refused
 }
 
 // Destroyed is what a destroyed client has left.

@@ -198,7 +198,7 @@ func (t *tool) clientDestroy() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "destroy NAME",
 		Short: "Delete a client and its exports, and free the memory of their pages",
-		Long: "Delete a client and its exports, which no NBD client may be attached to, and free the memory of\n" +
+		Long: "Delete a client and its exports, which no NBD client may be attached to (or --disconnect), and free the memory of\n" +
 			"their pages: it is overwritten, or given back to the system, before anybody else gets it.\n\n" +
 			"Storage that is left is not whole. What the configuration names is back, empty, after the next start.",
 		Args: oneArgument("NAME"),
@@ -220,6 +220,7 @@ func (t *tool) clientDestroy() *cobra.Command {
 		ValidArgsFunction: t.completeClients,
 	}
 	command.Flags().BoolVar(&request.RemoveStorage, "remove-storage", false, "remove the files that were made for its exports, too")
+	command.Flags().BoolVar(&request.Disconnect, "disconnect", false, "cut off NBD clients that are attached: a guest that runs loses what it has swapped out")
 	return command
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
@@ -296,13 +297,13 @@ func (s service) DestroyClient(name string, r admin.DestroyRequest) (admin.Destr
 			mine = append(mine, e)
 		}
 	}
-	if err := s.unattached(mine); err != nil {
+	if err := s.unattached(mine); err != nil && !r.Disconnect {
 		return admin.Destroyed{}, err
 	}
 	told := admin.Destroyed{Name: name, FreedPages: before.Pages, FreedBytes: before.Used, Exports: []string{}, Storage: []string{}}
 	for _, e := range mine {
 		remove := r.RemoveStorage && e.removable()
-		if err := d.delete(e, remove); err != nil {
+		if err := s.deleteUsed(e, remove, r.Disconnect); err != nil {
 			return told, err
 		}
 		told.Exports = append(told.Exports, e.Name)
@@ -321,6 +322,27 @@ func (s service) DestroyClient(name string, r admin.DestroyRequest) (admin.Destr
 	return told, nil
 }
 
+// disconnecting is how long clients have until they are gone.
+const disconnecting = 10 * time.Second
+
+// deleteUsed deletes an export, and first cuts off who uses it if that is wanted: again and
+// again, as such clients come back. REQUIRES: loading held.
+func (s service) deleteUsed(e *export, removeStorage, disconnect bool) error {
+	for deadline := time.Now().Add(disconnecting); disconnect; time.Sleep(5 * time.Millisecond) {
+		s.d.server().Disconnect(e.Name)
+		err := s.unattached([]*export{e})
+		if err == nil {
+			if err = s.d.delete(e, removeStorage); err == nil || s.unattached([]*export{e}) == nil {
+				return err
+			}
+		}
+		if time.Now().After(deadline) {
+			return err
+		}
+	}
+	return s.d.delete(e, removeStorage)
+}
+
 // unattached refuses if somebody uses one of the exports, before any is deleted.
 func (s service) unattached(exports []*export) error {
 	var used []string
@@ -334,6 +356,6 @@ func (s service) unattached(exports []*export) error {
 	}
 	return &admin.Error{
 		Status: http.StatusConflict, Message: "exports of the client have NBD clients attached: " + strings.Join(used, ", "),
-		Hint: "stop the virtual machine, or swapoff and detach, first; tmemctl status shows who they are",
+		Hint: "stop the virtual machine, or swapoff and detach, first (tmemctl status shows who they are); or cut them off with --disconnect",
 	}
 }

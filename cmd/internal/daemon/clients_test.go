@@ -89,10 +89,12 @@ func TestClientsOfADaemon(t *testing.T) {
 	if len(list) != 1 || list[0].Exports != 2 || list[0].PromisedBytes != uint64(4<<20+i.status().Exports[0].SizeBytes) || list[0].FreeBytes == 0 || list[0].WorstBytes > list[0].PromisedBytes {
 		t.Errorf("commitments: %+v", list)
 	}
-	must(t, c.Close())
-	i.await("the connection to be gone", func() bool { return len(i.status().Clients) == 0 })
-	d, err := i.client.DestroyClient(ctx, "vm1", admin.DestroyRequest{RemoveStorage: true})
+	d, err := i.client.DestroyClient(ctx, "vm1", admin.DestroyRequest{RemoveStorage: true, Disconnect: true})
 	must(t, err)
+	if c.CheckPages(3, 0, 1) == nil {
+		t.Error("the NBD client can still read")
+	}
+	_ = c.Close() // it is closed
 	if d.FreedPages == 0 || d.FreedBytes == 0 || len(d.Exports) != 1 || len(d.Storage) != 0 {
 		t.Errorf("destroyed: %+v", d)
 	}
