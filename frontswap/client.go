@@ -195,13 +195,31 @@ func (f *Frontswap) checkQuotaLocked(name string, q Quota) (Quota, error) {
 // limit. REQUIRES: mu held.
 func (f *Frontswap) limitLocked() (limit uint64) {
 	for _, s := range f.slotsLocked() {
-		of := s.backend.Stats().LimitBytes
-		if of == 0 || limit > math.MaxUint64-of {
+		of := f.capacityLocked(s)
+		if limit > math.MaxUint64-of {
 			return math.MaxUint64
 		}
 		limit += of
 	}
 	return limit
+}
+
+// capacityLocked is what pages may take of this host's memory in a backend. Of one that
+// is not local most is for what it knows of pages elsewhere: only what they take now,
+// and what it says that it has room for, counts. REQUIRES: mu held.
+func (f *Frontswap) capacityLocked(s *slot) uint64 {
+	limit := s.backend.Stats().LimitBytes
+	switch {
+	case limit == 0:
+		return math.MaxUint64
+	case s.local:
+		return limit
+	}
+	used := uint64(0)
+	for id := range f.areas {
+		used += s.backend.Used(id)
+	}
+	return min(limit, used+min(s.backend.Room(), limit))
 }
 
 func (f *Frontswap) reservedLocked() (bytes uint64) {

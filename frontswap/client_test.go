@@ -635,3 +635,24 @@ func (b *full) Room() uint64 { return b.room }
 func (b *full) Store(backends.Key, []byte) (backends.Handle, backends.Refusal, error) {
 	return 0, backends.RefusedFull, nil
 }
+
+// TestRemoteCapacity: what a backend is allowed to take for pages that others have is no
+// room for those that are here.
+func TestRemoteCapacity(t *testing.T) {
+	f := New(quiet())
+	b := &full{Map: &backendtest.Map{Remote: true, Limit: 10_000}, room: 600 * backends.PageSize}
+	mustRegister(t, f, "b", b)
+	createClient(t, f, "c", Quota{})
+	createClient(t, f, "d", Quota{})
+	areas := []*Area{openFor(t, f, "c", 1, 10), openFor(t, f, "d", 2, 10)}
+	if got, want := client(t, f, "c").Due, uint64(250*backends.PageSize); got != want {
+		t.Errorf("%d bytes are due, want %d", got, want)
+	}
+	if a, s := areas[0], f.slots[0].Load(); a.client.yields(s) {
+		t.Error("a client without pages is to leave room to others")
+	}
+	if err := f.CreateClient("e", Quota{Reservation: 601 * backends.PageSize}); !errors.Is(err, ErrReserved) {
+		t.Errorf("601 pages of 600 reserved: %v", err)
+	}
+	closeAll(t, areas)
+}

@@ -71,7 +71,11 @@ func (s scale) reserved(c *Client) float64 { return float64(c.quota.Reservation)
 func (f *Frontswap) duesLocked() {
 	s := f.newScaleLocked()
 	for _, b := range f.slotsLocked() {
-		b.headroom.Store(b.backend.Stats().LimitBytes / headroomPart)
+		headroom := uint64(0)
+		if capacity := f.capacityLocked(b); capacity < math.MaxUint64 {
+			headroom = capacity / headroomPart
+		}
+		b.headroom.Store(headroom)
 	}
 	for _, c := range f.clients {
 		due := math.Inf(1)
