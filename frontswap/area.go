@@ -32,6 +32,10 @@ type AreaConfig struct {
 	Touch   bool    // take the page map's memory now, not page by page as it is used
 	Client  string  // who its pages are charged to; empty is DefaultClient
 
+	// Overcommit claims memory for the page map as pages are written, in a folder: then a
+	// write fails when there is none (Area.Reserve). Else all of it is claimed now.
+	Overcommit bool
+
 	// Takeover opens the map that an earlier process left, between Restore and
 	// Resume. Empty is what it was then.
 	Takeover bool
@@ -49,6 +53,9 @@ type Area struct {
 	fresh   Owner           // immutable: what OwnerNone means here, none or hole
 	locks   *pagelock.Locks // immutable
 	touched bool            // immutable: the map's memory is taken before it is used
+
+	overcommit bool // immutable: the map's memory is claimed as it is used
+	mapped     mapMemory
 
 	// words is the page map. Each word is guarded by its page's lock, and atomic so
 	// that counting may look without. A longer map replaces it when the area grows,
@@ -119,10 +126,21 @@ func newArea(fs *Frontswap, client *Client, c AreaConfig) (*Area, error) {
 		}
 	}
 	a := &Area{
-		touched: c.Touch, fs: fs, client: client, name: c.Name, fresh: fresh, id: c.ID, storage: c.Storage, memory: memory,
+		touched: c.Touch, overcommit: c.Overcommit && !c.Touch, fs: fs, client: client, name: c.Name, fresh: fresh, id: c.ID, storage: c.Storage, memory: memory,
 		locks: pagelock.New(c.Pages), closed: make(chan struct{}),
 	}
+	if c.Touch {
+		a.locks.Take()
+	}
 	a.publishWords()
+	a.mapped.init()
+	a.mapped.grow(a.words64())
+	if c.Takeover {
+		a.mapTouched()
+	}
+	if c.Touch || !c.Takeover && !a.overcommit {
+		a.mapped.set(0, c.Pages, true)
+	}
 	a.length.Store(c.Pages)
 	a.pages[OwnerNone].Store(int64(c.Pages))
 	return a, nil
@@ -162,7 +180,12 @@ func (a *Area) upgrade(page uint64) { a.locks.Upgrade(page) }
 // at is the page's place in the map.
 func (a *Area) at(page uint64) *atomic.Uint64 { return &(*a.words.Load())[page] }
 
-func (a *Area) word(page uint64) word { return word(a.at(page).Load()) }
+func (a *Area) word(page uint64) word {
+	if !a.mapped.has(page) {
+		return 0
+	}
+	return word(a.at(page).Load())
+}
 
 // publishWords makes the map of the memory that there is.
 func (a *Area) publishWords() {
@@ -253,7 +276,7 @@ func (a *Area) storeIn(active *activeSet, page uint64, data []byte) (stored bool
 func (a *Area) offer(to []*slot, page uint64, data []byte) (backends.Handle, *slot) {
 	key := backends.Key{Export: a.id, Page: page}
 	for _, s := range to {
-		handle, refusal, err := s.backend.Store(key, data)
+		handle, refusal, err := s.store(key, data)
 		if err != nil {
 			if !errors.Is(err, backends.ErrTransient) {
 				a.fs.fail(s, err)
@@ -307,7 +330,7 @@ func (a *Area) TryLoad(page uint64, dst []byte) bool {
 	if s == nil || !s.local {
 		return false
 	}
-	if s.backend.Load(backends.Key{Export: a.id, Page: page}, w.handle(), dst) != nil {
+	if s.load(backends.Key{Export: a.id, Page: page}, w.handle(), dst) != nil {
 		return false
 	}
 	a.touch(page, w)
@@ -320,7 +343,7 @@ func (a *Area) CountLoads(n uint64) { a.counters.loads.Add(n) }
 func (a *Area) loadFrom(s *slot, page uint64, w word, dst []byte) error {
 	err := errOwnerGone
 	if s != nil {
-		err = s.backend.Load(backends.Key{Export: a.id, Page: page}, w.handle(), dst)
+		err = s.load(backends.Key{Export: a.id, Page: page}, w.handle(), dst)
 	}
 	if err != nil {
 		a.counters.loadErrors.Add(1)
@@ -388,10 +411,11 @@ func (a *Area) InvalidatePage(page uint64) {
 }
 
 // commit is the only place that changes a word: the new one is published, then
-// the old handle is freed (F1). REQUIRES: Lock held.
+// the old handle is freed (F1). REQUIRES: Lock held, and Reserve.
 func (a *Area) commit(page uint64, next word) {
 	old := a.word(page)
 	a.at(page).Store(uint64(next))
+	a.mapped.set(page, page+1, true) // it has memory now, whether it was reserved or not
 	if old.owner() != next.owner() {
 		a.pages[old.owner()].Add(-1)
 		a.pages[next.owner()].Add(1)

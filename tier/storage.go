@@ -7,12 +7,14 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/sharedmem"
+	"github.com/tmemd/tmemd/latency"
 )
 
 const pageSize = backends.PageSize
@@ -62,15 +64,13 @@ type StorageStats struct {
 	WriteErrors   uint64
 	PunchErrors   uint64
 	AllocatedSize int64 // bytes that the file takes on its file system; the size for a block device
-	Memory        []sharedmem.Usage
-}
 
-// Bounce buffers exist because O_DIRECT wants aligned memory, and requests
-// arrive wherever the socket put them.
-const (
-	bounceSize  = 128 << 10
-	bounceCount = 16
-)
+	// How long operations took; with the page cache, which answers in a microsecond, reads
+	// and writes at the pages that latency.Sampled picks.
+	Reads, Writes, Syncs latency.Snapshot
+
+	Memory []sharedmem.Usage
+}
 
 // File is storage in a sparse file or a block device. Reads and writes may run
 // at once from any goroutine.
@@ -80,21 +80,34 @@ type File struct {
 	pages  atomic.Uint64 // changed by Resize
 	direct bool          // immutable
 
-	bounce chan []byte       // free bounce buffers; nil unless direct
-	memory *sharedmem.Region // what they are made of
+	buffers *Buffers      // where bounce buffers come from
+	own     bool          // immutable: buffers are this file's alone
+	bounce  chan struct{} // a token for each buffer that may be in use at once; nil unless direct
 
 	syncMu sync.Mutex  // one Sync at a time: a second one must not overtake the first
 	dirty  atomic.Bool // written since the last Sync
 
 	pagesRead, pagesWritten, pagesPunched atomic.Uint64
 	readErrors, writeErrors, punchErrors  atomic.Uint64
+
+	reads, writes, syncs latency.Histogram
 }
 
 // OpenFile opens size bytes of storage at path: a block device of at least that
 // size, or a file, which is created and made that long if needed (sparse: it
 // takes space as pages are written). size is a multiple of the page size.
 // A file that is longer is refused: what it holds beyond size would be lost.
+// It has buffers of its own.
 func OpenFile(path string, size int64) (*File, error) {
+	s, err := new(Buffers).OpenFile(path, size)
+	if err == nil {
+		s.own = true
+	}
+	return s, err
+}
+
+// OpenFile is the function of that name, for files that share buffers.
+func (b *Buffers) OpenFile(path string, size int64) (*File, error) {
 	if size <= 0 || size%pageSize != 0 {
 		return nil, fmt.Errorf("open storage %s: size %d is not a positive multiple of %d", path, size, pageSize)
 	}
@@ -110,7 +123,7 @@ func OpenFile(path string, size int64) (*File, error) {
 		}
 		return nil, fmt.Errorf("open storage %s: lock it: %w", path, err)
 	}
-	s := &File{path: path, file: f, direct: direct}
+	s := &File{path: path, file: f, direct: direct, buffers: b}
 	s.pages.Store(uint64(size / pageSize))
 	s.dirty.Store(true) // an earlier process may have written and not synced
 	if err := s.fit(size); err != nil {
@@ -193,10 +206,12 @@ func (s *File) Resize(pages uint64) (zeros bool, err error) {
 
 // ReadPages implements [Storage].
 func (s *File) ReadPages(first uint64, p []byte) error {
+	start := s.begin(first)
 	err := s.transfer(first, p, func(b []byte, off int64) error {
 		_, err := s.file.ReadAt(b, off)
 		return err
 	}, true)
+	end(&s.reads, start)
 	if err != nil {
 		s.readErrors.Add(1)
 		return fmt.Errorf("read %d pages at page %d: %w", len(p)/pageSize, first, err)
@@ -207,10 +222,12 @@ func (s *File) ReadPages(first uint64, p []byte) error {
 
 // WritePages implements [Storage].
 func (s *File) WritePages(first uint64, p []byte) error {
+	start := s.begin(first)
 	err := s.transfer(first, p, func(b []byte, off int64) error {
 		_, err := s.file.WriteAt(b, off)
 		return err
 	}, false)
+	end(&s.writes, start)
 	// After the write, so that no Sync can clear it too early.
 	s.dirty.Store(true)
 	if err != nil {
@@ -221,6 +238,20 @@ func (s *File) WritePages(first uint64, p []byte) error {
 	return nil
 }
 
+// begin reads the clock if the operation at that page is to be timed.
+func (s *File) begin(page uint64) (start time.Time) {
+	if s.direct || latency.Sampled(page) {
+		start = time.Now()
+	}
+	return start
+}
+
+func end(h *latency.Histogram, start time.Time) {
+	if !start.IsZero() {
+		h.Observe(time.Since(start))
+	}
+}
+
 // transfer does the I/O straight on p if it may, else by way of a bounce buffer.
 func (s *File) transfer(first uint64, p []byte, do func([]byte, int64) error, reading bool) error {
 	off := int64(first) * pageSize
@@ -228,8 +259,14 @@ func (s *File) transfer(first uint64, p []byte, do func([]byte, int64) error, re
 	if !s.direct || aligned {
 		return do(p, off)
 	}
-	b := <-s.bounce
-	defer func() { s.bounce <- b }()
+	s.bounce <- struct{}{}
+	defer func() { <-s.bounce }()
+	buffer, err := s.buffers.get()
+	if err != nil {
+		return err
+	}
+	defer s.buffers.put(buffer)
+	b := buffer.Bytes()
 	for len(p) > 0 {
 		n := min(len(p), len(b))
 		if !reading {
@@ -269,7 +306,10 @@ func (s *File) Sync() error {
 	if !s.dirty.Swap(false) {
 		return nil
 	}
-	if err := unix.Fdatasync(int(s.file.Fd())); err != nil {
+	start := time.Now()
+	err := unix.Fdatasync(int(s.file.Fd()))
+	s.syncs.Observe(time.Since(start))
+	if err != nil {
 		s.dirty.Store(true)
 		s.writeErrors.Add(1)
 		return fmt.Errorf("sync storage: %w", os.NewSyscallError("fdatasync", err))
@@ -284,13 +324,14 @@ func (s *File) Stats() StorageStats {
 		PagesRead: s.pagesRead.Load(), PagesWritten: s.pagesWritten.Load(), PagesPunched: s.pagesPunched.Load(),
 		ReadErrors: s.readErrors.Load(), WriteErrors: s.writeErrors.Load(), PunchErrors: s.punchErrors.Load(),
 		AllocatedSize: int64(s.Pages()) * pageSize,
+		Reads:         s.reads.Snapshot(), Writes: s.writes.Snapshot(), Syncs: s.syncs.Snapshot(),
 	}
 	var info unix.Stat_t
 	if unix.Fstat(int(s.file.Fd()), &info) == nil && info.Mode&unix.S_IFMT == unix.S_IFREG {
 		st.AllocatedSize = info.Blocks * 512
 	}
-	if s.memory != nil {
-		st.Memory = append(st.Memory, s.memory.Usage())
+	if s.own && s.direct {
+		st.Memory = append(st.Memory, s.buffers.Usage())
 	}
 	return st
 }
@@ -298,8 +339,8 @@ func (s *File) Stats() StorageStats {
 // Close implements [Storage].
 func (s *File) Close() error {
 	err := s.file.Close()
-	if s.memory != nil {
-		err = errors.Join(err, s.memory.Close())
+	if s.direct {
+		err = errors.Join(err, s.buffers.leave())
 	}
 	if err != nil {
 		return fmt.Errorf("close storage %s: %w", s.path, err)

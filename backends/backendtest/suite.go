@@ -32,7 +32,7 @@ func Run(t *testing.T, newBackend New) {
 		{"Limit", testLimit},
 		{"Accounting", testAccounting},
 		{"Used", testUsed},
-		{"Room", testRoom},
+		{"Room", testLeft},
 		{"Concurrency", testConcurrency},
 		{"ConcurrentExports", testConcurrentExports},
 	} {

@@ -68,8 +68,8 @@ func testUsed(s *subject) {
 	}
 }
 
-// testRoom fills the backend and empties it again.
-func testRoom(s *subject) {
+// testLeft fills the backend and empties it again.
+func testLeft(s *subject) {
 	s.initAll()
 	limit := s.Stats().LimitBytes
 	empty := s.Room()

@@ -22,9 +22,9 @@ func (c *Cache) charge(id uint32, bytes int64) {
 
 // Room implements [backends.Backend].
 func (c *Cache) Room() uint64 {
-	if c.isFull() {
+	if c.stubs.Load() >= c.config.Pages {
 		return 0
 	}
-	limit := int64(c.arena.Room()) * arena.ChunkSize
+	limit := int64(c.arena.Room()+c.arena.Droppable()) * arena.ChunkSize
 	return uint64(max(min(c.config.Staging*15/16-c.stagedBytes.Load(), limit-c.config.arenaLimit()/32), 0))
 }

@@ -72,6 +72,7 @@ type Daemon struct {
 	draining    []string          // backends that were being unloaded when another process took over
 	frontswap   *frontswap.Frontswap
 	cleancache  *cleancache.Cleancache
+	buffers     tier.Buffers // of the storage of exports and disks
 	bases       []*servedBase
 	disks       []*servedDisk
 	moves       *moves
@@ -84,6 +85,7 @@ type Daemon struct {
 
 	complete atomic.Bool  // the backends of the configuration were loaded
 	phase    atomic.Int32 // a phase
+	unserved atomic.Int32 // sockets that broke
 	loading  sync.Mutex   // see the package comment
 	nextID   uint32       // of an export, above all others; guarded by loading once the daemon runs
 
@@ -141,7 +143,7 @@ func Open(o Options) (*Daemon, error) {
 		d.log.Warn("faults are allowed: tmemctl fault can make backends and storage fail")
 	}
 	if d.options.OpenStorage == nil {
-		d.options.OpenStorage = openFile
+		d.options.OpenStorage = d.openFile
 	}
 	if err := d.open(); err != nil {
 		return nil, errors.Join(err, d.close())

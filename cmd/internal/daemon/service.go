@@ -26,7 +26,10 @@ var _ admin.Service = service{}
 
 // snapshot asks every part how it is. Metrics and the admin API show the same.
 func (d *Daemon) snapshot() metrics.Snapshot {
-	s := metrics.Snapshot{Version: d.options.Version, Backends: d.frontswap.Backends(), Protection: map[string]bool{}}
+	s := metrics.Snapshot{
+		Version: d.options.Version, Revision: revision(), Health: d.health(), Backends: d.frontswap.Backends(), Protection: map[string]bool{},
+		ProtectionWanted: d.options.Protection.Wanted,
+	}
 	for _, m := range d.options.Protection.Measures {
 		s.Protection[m.Name] = m.State == protect.Done
 	}
@@ -45,6 +48,7 @@ func (d *Daemon) snapshot() metrics.Snapshot {
 		s.NBD = server.Stats()
 	}
 	s.Clients = d.frontswap.Clients()
+	s.Memory = append(s.Memory, d.buffers.Usage())
 	s.Ramsters, s.Lent = countRemotes(s.Backends), d.lent.count()
 	return s
 }
