@@ -191,6 +191,17 @@
 //	    not live may be invalidated by mistake; that must not damage the
 //	    process, but may lose a page of this backend.
 //
+// # Who takes how much
+//
+// frontswap charges memory to clients, and decides by it who has to give some up.
+//
+//	B32 Used follows each Store, Invalidate and new handle of a page at once, and is
+//	    exact when no call is under way: 0 when all pages of the export are gone;
+//	    for all exports together no less than StoredBytes without those of ephemeral
+//	    pages, and no more than HeldBytes. After a takeover it is exact from Init on.
+//	B33 Room is next to nothing when pages are refused as RefusedFull, and much
+//	    again when all are gone.
+//
 // # What must never happen
 //
 // In order of how often it has happened in systems like this one: a load that

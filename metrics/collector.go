@@ -48,6 +48,10 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, x := range s.Exports {
 		e.export(x)
+		e.gauge(exportCharged, float64(x.Stats.Area.Used), x.Name)
+	}
+	for _, c := range s.Clients {
+		e.client(c)
 	}
 	for _, d := range s.Disks {
 		e.disk(d)

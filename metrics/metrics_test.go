@@ -5,6 +5,7 @@ import (
 	"flag"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -55,7 +56,7 @@ func someSnapshot() Snapshot {
 	swap := tier.Stats{
 		Area: frontswap.AreaStats{
 			Counters: frontswap.Counters{Loads: 101, SuccStores: 202, FailedStores: 33, Invalidates: 44, LoadErrors: 5},
-			None:     1000, Storage: 600, Hole: 70, Backends: map[string]int64{"zcache": 350, "old": 28},
+			Used:     412000, None: 1000, Storage: 600, Hole: 70, Backends: map[string]int64{"zcache": 350, "old": 28},
 		},
 		Storage: tier.StorageStats{
 			Reads: times(71), Writes: times(72), Syncs: times(73),
@@ -88,6 +89,14 @@ func someSnapshot() Snapshot {
 			Storage: tier.StorageStats{PagesRead: 307, PagesWritten: 308, PagesPunched: 309, AllocatedSize: 310},
 			Memory:  []sharedmem.Usage{{Purpose: "cleancache index", Mapped: 8192, Resident: 4096}},
 		}}},
+		Clients: []frontswap.ClientStatus{
+			{Name: "default", Quota: frontswap.Quota{Weight: 1}, Due: math.MaxUint64},
+			{
+				Name: "vm1", Quota: frontswap.Quota{Weight: 5, Cap: 4 << 20, Reservation: 2 << 20}, Frozen: true, Areas: []string{"swap"},
+				Pages: 401, Promised: 402 << 20, Used: 403 << 10, Due: 404 << 10, Reserved: 1 << 20,
+				Refused: [frontswap.ClientRefusals]uint64{405, 406, 407}, Evicted: 408,
+			},
+		},
 		Backends: []frontswap.BackendStatus{
 			{
 				Name: "zcache", Kind: "zcache", State: frontswap.StateActive, Pages: 350, LoadErrors: 4, Loads: times(74), Stores: times(75),

@@ -18,6 +18,7 @@ type Snapshot struct {
 	Exports  []Export
 	Disks    []Disk
 	Backends []frontswap.BackendStatus
+	Clients  []frontswap.ClientStatus
 	NBD      nbd.Stats
 	Memory   []sharedmem.Usage // memory that neither exports nor backends report
 	Ramsters []Ramster         // of Backends, those that are other hosts' memory

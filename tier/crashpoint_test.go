@@ -125,6 +125,8 @@ func (b *crashBackend) Invalidate(_ backends.Key, h backends.Handle) {
 	delete(b.pages, h)
 	b.instantLocked()
 }
+func (b *crashBackend) Used(uint32) uint64    { return 0 }
+func (b *crashBackend) Room() uint64          { return 1 << 40 }
 func (b *crashBackend) InvalidateArea(uint32) {}
 func (b *crashBackend) Stats() backends.Stats { return backends.Stats{} }
 func (b *crashBackend) Close() error          { return nil }

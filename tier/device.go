@@ -26,6 +26,7 @@ type Config struct {
 	// Overcommit takes memory for the page map as pages are written, not now: for many
 	// exports of which few are full. A write fails with ENOSPC if there is none left.
 	Overcommit bool
+	Client     string               // of the registry: whom its pages are charged to; empty is the default
 	Takeover   bool                 // the page map is what an earlier process left; Resume comes before the first request
 	Frontswap  *frontswap.Frontswap // the registry it offers pages to
 	Log        *slog.Logger
@@ -69,7 +70,7 @@ func Open(c Config) (*Device, error) {
 	d.scratch.New = func() any { return new([pageSize]byte) }
 	var err error
 	d.area, err = c.Frontswap.OpenArea(frontswap.AreaConfig{
-		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: d, Empty: c.Empty, Touch: c.Touch, Overcommit: c.Overcommit, Takeover: c.Takeover,
+		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: d, Empty: c.Empty, Touch: c.Touch, Overcommit: c.Overcommit, Takeover: c.Takeover, Client: c.Client,
 	})
 	if err != nil {
 		return nil, err

@@ -23,6 +23,22 @@ type broken struct {
 	invalidate     func(backends.Key, backends.Handle)
 	invalidateArea func(uint32)
 	stats          func() backends.Stats
+	used           func(uint32) uint64
+	room           func() uint64
+}
+
+func (b *broken) Used(export uint32) uint64 {
+	if b.used != nil {
+		return b.used(export)
+	}
+	return b.Map.Used(export)
+}
+
+func (b *broken) Room() uint64 {
+	if b.room != nil {
+		return b.room()
+	}
+	return b.Map.Room()
 }
 
 func (b *broken) Init(export backends.Export) error {
@@ -119,6 +135,14 @@ var faults = []struct {
 			}
 			return handle, refusal, err
 		}
+	}},
+	{"charges all exports for each page", "B32", func(b *broken) {
+		b.used = func(uint32) uint64 { return b.Map.Stats().HeldBytes }
+	}},
+	{"charges nothing", "B32", func(b *broken) { b.used = func(uint32) uint64 { return 0 } }},
+	{"always has room", "B33", func(b *broken) {
+		b.Limit = 3000
+		b.room = func() uint64 { return 3000 * backends.PageSize }
 	}},
 	{"takes unmanaged pages", "B1", func(b *broken) {
 		b.store = func(key backends.Key, data []byte) (backends.Handle, backends.Refusal, error) {

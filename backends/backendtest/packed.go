@@ -71,7 +71,7 @@ func (s *subject) checkPacked(l live, d *packed.Decoder) {
 // checkUnpacks unpacks a page, unless it is refused, and loads it.
 func (s *subject) checkUnpacks(key backends.Key, p backends.Packed, page []byte) {
 	s.Helper()
-	data := bytes.Clone(p.Data)
+	data, before := bytes.Clone(p.Data), s.Used(key.Export)
 	handle, refusal, err := s.Unpack(key, p)
 	if err != nil {
 		s.Fatalf("B30: Unpack(%v) of %s: %v", key, p.Encoding, err)
@@ -81,6 +81,9 @@ func (s *subject) checkUnpacks(key backends.Key, p backends.Packed, page []byte)
 	}
 	if refusal != backends.Accepted {
 		return
+	}
+	if after := s.Used(key.Export); after <= before && !isFilled(page) {
+		s.Fatalf("B32: Unpack(%v) of %s: %d bytes are charged, before %d", key, p.Encoding, after, before)
 	}
 	clear(p.Data) // B10: it is not retained
 	l := live{key, handle, page}

@@ -33,6 +33,8 @@ func Run(t *testing.T, newBackend New) {
 		{"Refusals", testRefusals},
 		{"Limit", testLimit},
 		{"Accounting", testAccounting},
+		{"Used", testUsed},
+		{"Room", testLeft},
 		{"Concurrency", testConcurrency},
 		{"ConcurrentExports", testConcurrentExports},
 	} {

@@ -65,6 +65,12 @@ func (c *Cache) Adopt(key backends.Key, handle backends.Handle) bool {
 	if !ok {
 		return false
 	}
+	e := c.adopting.exports[key.Export]
+	if e == nil {
+		e = &export{pages: c.index.NewTable(nil)}
+		c.adopting.exports[key.Export] = e
+	}
+	e.charge.Add(c.arena.SizeOf(ref))
 	s, remote := decodeStub(o)
 	if isHome(o) {
 		c.home.bytes.Add(stagedSlot(len(o.Data)))
@@ -74,11 +80,6 @@ func (c *Cache) Adopt(key backends.Key, handle backends.Handle) bool {
 		c.stagedBytes.Add(stagedSlot(len(o.Data)))
 		c.adopting.staged = append(c.adopting.staged, staged{key, ref})
 		return true
-	}
-	e := c.adopting.exports[key.Export]
-	if e == nil {
-		e = &export{pages: c.index.NewTable(nil)}
-		c.adopting.exports[key.Export] = e
 	}
 	if !e.pages.Set(key.Page, uint64(ref)+1) {
 		c.adopting.full = true

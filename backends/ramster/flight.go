@@ -161,6 +161,9 @@ func (f *flight) finish() (backends.Handle, bool) {
 		return 0, false // a donor lost what it had since it answered
 	}
 	f.to, f.made = f.cache.putStub(f.object, s)
+	if f.made {
+		f.cache.charge(f.key.Export, f.cache.arena.SizeOf(f.to)-f.cache.arena.SizeOf(f.ref))
+	}
 	return backends.Handle(f.to), f.made
 }
 

@@ -250,12 +250,16 @@ func (b *background) replace(e *export, ref arena.Ref, o arena.Object, was stub,
 			return 0, false
 		}
 		to, made = put(now)
+		if made {
+			e.charge.Add(b.arena.SizeOf(to) - b.arena.SizeOf(ref))
+		}
 		return backends.Handle(to), made
 	})
 	switch {
 	case ok:
 		b.forgetStub(ref, was)
 	case made:
+		e.charge.Add(b.arena.SizeOf(ref) - b.arena.SizeOf(to))
 		undo(to)
 		e.pages.Set(o.Page, uint64(ref)+1) // it had a word, so there is memory for one
 	}

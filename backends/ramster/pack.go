@@ -77,5 +77,8 @@ func (c *Cache) Unpack(key backends.Key, p backends.Packed) (backends.Handle, ba
 		return 0, c.count(backends.RefusedFull), nil
 	}
 	ref, refusal := c.stageObject(arena.Object{Export: key.Export, Page: key.Page, Codec: codecLZ4, Sum: p.Sum, Data: p.Data})
+	if refusal == backends.Accepted {
+		e.charge.Add(c.arena.SizeOf(ref))
+	}
 	return backends.Handle(ref), c.count(refusal), nil
 }

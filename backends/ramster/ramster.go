@@ -83,6 +83,7 @@ type export struct {
 	pages     *pageindex.Table // of pages that donors have: arena.Ref + 1 of the stub
 	ephemeral bool             // immutable
 	host      backends.Host    // or nil; immutable once the export is in the set
+	charge    backends.Charge  // of its pages, unless it is ephemeral
 
 	life   sync.RWMutex // held for reading by the keeper while it uses pages, for writing to end it
 	closed atomic.Bool  // it is about to end
@@ -211,6 +212,7 @@ func (c *Cache) InvalidateArea(id uint32) {
 		m.destroy(id)
 	}
 	c.forgetExports(func(other uint32, _ *export) bool { return other == id }).stop()
+	c.arena.Scrub(id)
 }
 
 // forgetExports returns the background to be stopped, or nil: without a lock, as
@@ -273,6 +275,7 @@ func (c *Cache) Invalidate(key backends.Key, handle backends.Handle) {
 	if !ok || o.Export != key.Export || o.Page != key.Page {
 		return // a handle that is not live
 	}
+	c.charge(key.Export, -c.arena.SizeOf(ref))
 	if s, remote := decodeStub(o); remote {
 		c.unlinkStub(key, ref, s)
 		c.flush(key, s)

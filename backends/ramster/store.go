@@ -72,6 +72,9 @@ func (c *Cache) Store(key backends.Key, data []byte) (backends.Handle, backends.
 		return 0, c.count(backends.RefusedFull), nil
 	}
 	ref, refusal := c.stage(key, data)
+	if refusal == backends.Accepted {
+		e.charge.Add(c.arena.SizeOf(ref))
+	}
 	return backends.Handle(ref), c.count(refusal), nil
 }
 

@@ -77,6 +77,7 @@ func (c *Cache) Unpack(key backends.Key, p backends.Packed) (backends.Handle, ba
 		c.filled()
 		return 0, c.count(backends.RefusedFull), nil
 	}
+	export.charge.Add(c.arena.SizeOf(ref))
 	c.watchRoom()
 	return backends.Handle(ref), c.count(backends.Accepted), nil
 }

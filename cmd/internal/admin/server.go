@@ -16,6 +16,8 @@ import (
 // goroutines. Errors that are an [Error] reach the client as they are, others
 // with status 500.
 type Service interface {
+	ClientService
+
 	Status() Status
 	Exports() []Export
 	Backends() []Backend
@@ -136,6 +138,7 @@ func NewServer(service Service, log *slog.Logger) *Server {
 	s.handleLifecycle(mux)
 	s.handleMemory(mux)
 	s.handleTransfers(mux)
+	s.handleClients(mux)
 	mux.HandleFunc("POST /v1/exports", func(w http.ResponseWriter, r *http.Request) {
 		serve(s, w, r, http.StatusCreated, s.service.CreateExport)
 	})

@@ -57,6 +57,8 @@ type Protection struct {
 // Export is one export.
 type Export struct {
 	Name         string            `json:"name"`
+	Client       string            `json:"client"`     // who it belongs to
+	UsedBytes    uint64            `json:"used_bytes"` // memory of this host that its pages take in backends
 	SizeBytes    int64             `json:"size_bytes"`
 	Clients      int               `json:"clients"`
 	Pages        PagesByOwner      `json:"pages"`
@@ -210,7 +212,9 @@ type ExportSettings struct {
 // CreateRequest asks for an export to be made.
 type CreateRequest struct {
 	Name         string `json:"name"`
-	Size         string `json:"size"`                   // "8GiB", "100%" of RAM
+	Template     string `json:"template,omitempty"`     // of the configuration: for what is left out here
+	Client       string `json:"client,omitempty"`       // who it belongs to; default: "default"
+	Size         string `json:"size,omitempty"`         // "8GiB", "100%" of RAM
 	Storage      string `json:"storage,omitempty"`      // default: NAME.img in the state folder
 	Writethrough string `json:"writethrough,omitempty"` // default: off
 

@@ -28,6 +28,8 @@ type Config struct {
 	Listen        []Address
 	Metrics       string // HOST:PORT, or empty for none
 	MetricsChosen bool   // somebody asked for this address; else another will do
+	Clients       []Client
+	Templates     []Template
 	Exports       []Export
 	Bases         []Base
 	Disks         []Disk
@@ -64,6 +66,7 @@ type Export struct {
 
 	Writethrough tier.Writethrough // to begin with
 	Allow        []string          // who may open it, as ParseAccess takes it; nil has no rules
+	Client       string            // whom it belongs to; empty is frontswap's default
 }
 
 // Disk is one disk to serve, with a cache.

@@ -54,6 +54,8 @@ func Parse(args []string, host Host) (*Config, Action, error) {
 	p.nbd()     // before exports: their rules depend on TLS
 	p.ramster() // before backends: how donors are reached depends on TLS
 	if !f.donor {
+		p.clients() // before exports, which belong to them
+		p.templates()
 		p.exports()
 		p.bases()
 		p.disks()

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
 	"github.com/tmemd/tmemd/cmd/internal/state"
+	"github.com/tmemd/tmemd/frontswap"
 	"github.com/tmemd/tmemd/nbd"
 )
 
@@ -32,7 +34,11 @@ func (s service) newExport(r admin.CreateRequest) (*export, error) {
 	bad := func(key string, wrong *cli.Error) error {
 		return &admin.Error{Status: http.StatusBadRequest, Message: key + wrong.Problem, Hint: wrong.Hint}
 	}
-	e := &export{created: true, Export: config.Export{Name: r.Name, SizeChosen: true, Storage: r.Storage}}
+	r, err := s.fromTemplate(r)
+	if err != nil {
+		return nil, err
+	}
+	e := &export{created: true, Export: config.Export{Name: r.Name, SizeChosen: true, Storage: r.Storage, Client: r.Client}}
 	if wrong := config.CheckExportName(r.Name); wrong != nil {
 		return nil, bad("", wrong)
 	}
@@ -61,6 +67,27 @@ func (s service) newExport(r admin.CreateRequest) (*export, error) {
 	return e, nil
 }
 
+// fromTemplate fills in what a request leaves to the template that it names.
+func (s service) fromTemplate(r admin.CreateRequest) (admin.CreateRequest, error) {
+	if r.Template == "" {
+		return r, nil
+	}
+	t := s.d.config.Template(r.Template)
+	if t == nil {
+		return r, &admin.Error{
+			Status: http.StatusBadRequest, Message: "there is no template " + r.Template, Hint: "[[template]] in the configuration names those that there are",
+		}
+	}
+	r.Size, r.Client, r.Writethrough = cmp.Or(r.Size, t.Size), cmp.Or(r.Client, t.Client), cmp.Or(r.Writethrough, t.Writethrough)
+	if r.Storage == "" && t.Folder != "" {
+		r.Storage = filepath.Join(t.Folder, r.Name+".img")
+	}
+	if len(r.Allow) == 0 {
+		r.Allow = t.Allow
+	}
+	return r, nil
+}
+
 // create opens an export and serves it. After an error it is as if nobody had
 // asked.
 func (d *Daemon) create(e *export) error {
@@ -78,6 +105,9 @@ func (d *Daemon) create(e *export) error {
 	storage, blank, err := d.openStorage(e.Export, false, false)
 	if err != nil {
 		return &admin.Error{Status: http.StatusConflict, Message: err.Error(), Hint: cureNewStorage(err)}
+	}
+	if _, found := d.quotaOf(cmp.Or(e.Client, frontswap.DefaultClient)); !found {
+		return errors.Join(noClient(e.Client), storage.Close(), removeNew(e.Storage, blank))
 	}
 	e.id = d.newID()
 	if err := d.openDevice(e, storage, blank); err != nil {

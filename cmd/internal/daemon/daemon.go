@@ -103,6 +103,7 @@ type Daemon struct {
 	deleted   []state.Export // guarded by loading once the daemon runs
 	restoring []state.Export // exports that are being restored and not served yet; guarded like deleted
 	transfers transfers
+	clients   []state.Client // guarded by loading once the daemon runs
 
 	exportsMu sync.RWMutex
 	exports   []*export      // guarded by exportsMu; their devices are open while it is held
@@ -162,7 +163,7 @@ func (d *Daemon) open() (err error) {
 	if err != nil {
 		return err
 	}
-	d.exports, d.deleted, d.moved = p.exports, p.deleted, p.moved
+	d.exports, d.deleted, d.moved, d.clients = p.exports, p.deleted, p.moved, p.clients
 	if err := d.loadKeys(); err != nil {
 		return err
 	}
@@ -259,6 +260,7 @@ func (d *Daemon) saveStateOf(boot string, clean bool) error {
 	s.Exports = append(s.Exports, d.deleted...)
 	s.Exports = append(s.Exports, d.restoring...)
 	s.Exports = append(s.Exports, d.listMoved()...)
+	s.Clients = d.clients
 	return d.folder.Save(s)
 }
 
@@ -310,7 +312,7 @@ func (d *Daemon) openDevice(e *export, s tier.Storage, blank bool) (err error) {
 	}
 	s = d.faults.storage(e.Name, s)
 	e.device, err = tier.Open(tier.Config{
-		Name: e.Name, ID: e.id, Storage: s, Empty: blank, Touch: d.config.Touch, Takeover: e.takeover, Frontswap: d.frontswap, Log: d.log,
+		Name: e.Name, ID: e.id, Storage: s, Empty: blank, Touch: d.config.Touch, Takeover: e.takeover, Client: e.Client, Frontswap: d.frontswap, Log: d.log,
 	})
 	if err != nil {
 		return errors.Join(d.memoryError(fmt.Errorf("open export %s: %w", e.Name, err)), s.Close())

@@ -154,7 +154,12 @@ func (i *instance) dial() (*nbdtest.Client, error) {
 
 func (i *instance) attach() *nbdtest.Client {
 	i.t.Helper()
-	c, err := i.dial()
+	return i.attachTo("swap")
+}
+
+func (i *instance) attachTo(export string) *nbdtest.Client {
+	i.t.Helper()
+	c, err := nbdtest.Dial("unix", filepath.Join(i.dir, "nbd.sock"), export)
 	if err != nil {
 		i.t.Fatal(err)
 	}

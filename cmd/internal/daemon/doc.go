@@ -101,6 +101,13 @@
 // Not promised of a move: that state.json is the old one if saving the new one failed, and
 // saving the old one once more failed too, and the process dies then. The log has an error.
 //
+// # Clients
+//
+// clients.go: those of the configuration, as requests changed them, and those that requests
+// made, are noted in state.json with what they may have; like exports, before the request
+// is answered. One that the configuration dropped stays while an export belongs to it.
+// They are made before any page map is opened. Destroying one deletes its exports first.
+//
 // # Disks
 //
 // Those of the configuration, from start to end. They have no state of ours: storage is

@@ -49,7 +49,7 @@ func (e *export) state() state.Export {
 		size = min(size, e.shrinking)
 	}
 	s := state.Export{
-		Name: e.Name, ID: e.id, Content: e.content, Size: size, Storage: e.Storage,
+		Name: e.Name, ID: e.id, Content: e.content, Size: size, Storage: e.Storage, Client: e.Client,
 		Created: e.created, Resized: e.resized || e.shrinking > 0 && !e.created, Writethrough: mode.String(),
 	}
 	if e.created {

@@ -14,6 +14,7 @@ import (
 // plan is what a start makes of what the last run left.
 type plan struct {
 	exports  []*export      // with the sizes that they will have
+	clients  []state.Client // that there are to be
 	deleted  []state.Export // remembered for later
 	moved    []state.Export // another daemon has them
 	takeover bool           // what the last run has in memory is taken over
@@ -52,6 +53,7 @@ func makePlan(c *config.Config, last state.State, found bool, bootID string) (pl
 		last = p.leaveMoved(last)
 	}
 	p.addCreated(last)
+	p.addClients(c, last)
 	if !found || c.Fresh {
 		return p, nil
 	}
@@ -134,7 +136,7 @@ func (p *plan) addCreated(last state.State) {
 			// A mode that is not known is off.
 			mode, _ := tier.ParseWritethrough(before.Writethrough)
 			p.exports = append(p.exports, &export{created: true, Export: config.Export{
-				Name: before.Name, Size: before.Size, SizeChosen: true, Storage: before.Storage, Writethrough: mode, Allow: before.Allow,
+				Name: before.Name, Size: before.Size, SizeChosen: true, Storage: before.Storage, Writethrough: mode, Allow: before.Allow, Client: before.Client,
 			}})
 		}
 	}

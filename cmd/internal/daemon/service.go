@@ -50,6 +50,7 @@ func (d *Daemon) snapshot() metrics.Snapshot {
 	s.Moves = metrics.Moves{
 		Away: len(d.listMoved()), Done: d.transfers.moved.Load(), Failed: d.transfers.failed.Load(), Pause: time.Duration(d.transfers.pause.Load()),
 	}
+	s.Clients = d.frontswap.Clients()
 	s.Memory = append(s.Memory, d.buffers.Usage())
 	s.Ramsters, s.Lent = countRemotes(s.Backends), d.lent.count()
 	return s
@@ -151,7 +152,7 @@ func (d *Daemon) showExports(s metrics.Snapshot) []admin.Export {
 	}
 	for _, x := range s.Exports {
 		e := admin.Export{
-			Name: x.Name, SizeBytes: x.Size, Errors: map[string]uint64{},
+			Name: x.Name, Client: x.Stats.Area.Client, UsedBytes: x.Stats.Area.Used, SizeBytes: x.Size, Errors: map[string]uint64{},
 			Pages: admin.PagesByOwner{
 				None: x.Stats.Area.None, Storage: x.Stats.Area.Storage, Hole: x.Stats.Area.Hole, Lost: x.Stats.Area.Lost, Backends: x.Stats.Area.Backends,
 			},

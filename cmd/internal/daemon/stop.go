@@ -73,6 +73,7 @@ func (d *Daemon) serve(ready func()) {
 		d.running.Go(func() { d.urgency.watch(ctx, d) })
 	}
 	d.running.Go(func() { d.watchDonors(ctx) })
+	d.running.Go(func() { d.frontswap.Balance(ctx) })
 	d.serveLent(bound.lent)
 	d.goOnDraining()
 	ready()

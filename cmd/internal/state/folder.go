@@ -27,6 +27,19 @@ type State struct {
 	NextID uint32 `json:"next_id,omitempty"`
 
 	Exports []Export `json:"exports"`
+	Clients []Client `json:"clients,omitempty"`
+}
+
+// Client is one client as it was. Created and Changed say that a request made it, or
+// changed it against the configuration.
+type Client struct {
+	Name        string `json:"name"`
+	Weight      uint32 `json:"weight"`
+	Cap         uint64 `json:"cap,omitempty"`
+	Reservation uint64 `json:"reservation,omitempty"`
+	Frozen      bool   `json:"frozen,omitempty"`
+	Created     bool   `json:"created,omitempty"`
+	Changed     bool   `json:"changed,omitempty"`
 }
 
 // Export is one export as it was served.
@@ -45,6 +58,7 @@ type Export struct {
 	Created      bool     `json:"created,omitempty"`
 	Writethrough string   `json:"writethrough,omitempty"` // the mode that it had
 	Allow        []string `json:"allow,omitempty"`        // of a created one: who may open it
+	Client       string   `json:"client,omitempty"`       // whom it belongs to
 
 	// Resized says that the size of an export of the configuration was changed by
 	// a request: it stands against the one that is configured.
