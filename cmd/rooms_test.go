@@ -46,6 +46,8 @@ var outsiders = []struct {
 	{"github.com/spf13/cobra", []string{"cmd"}, "command lines belong to commands"},
 	{"github.com/coreos/go-systemd", []string{"cmd"}, "only the daemon's command line takes sockets from a service manager"},
 	{"crypto/tls", []string{"nbd", "cmd"}, "only what is on a network encrypts"},
+	{"charm.land/", []string{"cmd/internal/view", "cmd/internal/ctl"}, "only tmemctl draws; the daemon is locked in memory, all of it"},
+	{"github.com/charmbracelet/", []string{"cmd/internal/view", "cmd/internal/ctl"}, "only tmemctl draws; the daemon is locked in memory, all of it"},
 	{"golang.org/x/term", []string{"cmd"}, "the daemon's parts know no terminal"},
 	{"github.com/pelletier/go-toml", []string{"cmd"}, "packages take typed configurations"},
 	{"github.com/pojntfx/go-nbd/pkg/server", []string{"deploy/bench"}, "its server is an oracle in tests, and a peer to be measured; nothing is served with it"},
@@ -117,6 +119,20 @@ func checkOutside(t *testing.T, folder, imported string) {
 		}
 		t.Errorf("%s imports %s: %s", folder, imported, o.reason)
 		return
+	}
+}
+
+// TestDaemonDrawsNothing: what the daemon is made of is locked in memory, and must not
+// have a library for terminals in it, by whatever way.
+func TestDaemonDrawsNothing(t *testing.T) {
+	for program, draws := range map[string]bool{"./tmemd": false, "./tmemctl": true} {
+		out, err := exec.Command("go", "list", "-deps", program).Output()
+		if err != nil {
+			t.Fatalf("go list -deps %s: %v", program, err)
+		}
+		if found := strings.Contains(string(out), "charm.land/"); found != draws {
+			t.Errorf("%s draws: %v, want %v", program, found, draws)
+		}
 	}
 }
 

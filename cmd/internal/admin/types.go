@@ -130,6 +130,7 @@ type Backend struct {
 	LimitBytes      uint64            `json:"limit_bytes"` // of held_bytes, now
 	MaxBytes        uint64            `json:"max_bytes"`   // the limit while the host is not short of memory
 	Stall           float64           `json:"stall"`       // share of the time that tasks of the host waited for memory, 0 to 1
+	Stores          uint64            `json:"stores"`      // pages taken
 	Refused         map[string]uint64 `json:"refused"`     // pages not taken, by reason
 	Moved           map[string]uint64 `json:"moved"`       // what became of pages afterwards, by movement
 	LoadErrors      uint64            `json:"load_errors"`

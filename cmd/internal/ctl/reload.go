@@ -4,13 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tmemd/tmemd/cmd/internal/admin"
+	"github.com/tmemd/tmemd/cmd/internal/view"
 )
 
 func (t *tool) reload() *cobra.Command {
@@ -35,41 +33,17 @@ func (t *tool) reload() *cobra.Command {
 
 func printReloaded(w io.Writer, r admin.Reloaded) {
 	if r.TLS != nil {
-		fmt.Fprintf(w, "read anew: %s\n", tlsLine(*r.TLS))
+		fmt.Fprintf(w, "read anew: %s\n", view.TLSLine(*r.TLS))
 	}
 	for _, side := range []struct {
 		of   string
 		read *admin.TLS
 	}{{"to donors", r.Ramster}, {"as a donor", r.Donor}} {
 		if side.read != nil {
-			fmt.Fprintf(w, "read anew: %s, %s\n", side.of, certificateLine(*side.read))
+			fmt.Fprintf(w, "read anew: %s, %s\n", side.of, view.CertificateLine(*side.read))
 		}
 	}
 	for _, file := range r.DonorsFiles {
 		fmt.Fprintf(w, "read anew: %s\n", file)
 	}
-}
-
-func tlsLine(t admin.TLS) string {
-	line := "optional"
-	if t.Required {
-		line = "required on TCP"
-	}
-	if t.ClientCertificates {
-		line += ", clients show certificates"
-	}
-	return line + ", " + certificateLine(t)
-}
-
-func certificateLine(t admin.TLS) string {
-	return fmt.Sprintf("ours is %s, good until %s", plainName(t.Certificate), t.Expires.UTC().Format(time.DateTime))
-}
-
-// plainName keeps what somebody put into a certificate from being more than a
-// word on a terminal.
-func plainName(name string) string {
-	if strings.ContainsFunc(name, func(r rune) bool { return !strconv.IsGraphic(r) || r == ' ' }) || name == "" {
-		return strconv.QuoteToGraphic(name)
-	}
-	return name
 }
