@@ -7,8 +7,8 @@
 //
 //	V1  Everything here is a function of its arguments: no clock, no terminal, no
 //	    environment is asked but by [ScreenOf].
-//	V2  No line is wider than the screen, if it has a width. Columns are left out by
-//	    rank, and said to be.
+//	V2  No line is wider than the screen, if it has a width, and a frame is as high.
+//	    Columns are left out by rank; status says which.
 //	V3  Colours are an addition: without them nothing is missing.
 //	V4  What others chose (reasons, names in certificates) brings no control
 //	    characters to a terminal.

@@ -170,7 +170,7 @@ func (p *printer) rates(before *Sample, now Sample) {
 	}
 	// The busiest first; those that are equal stay in order.
 	slices.SortStableFunc(names, func(a, b string) int {
-		return int(rates[b].Out + rates[b].In - rates[a].Out - rates[a].In)
+		return descending(rates[a].Out+rates[a].In, rates[b].Out+rates[b].In)
 	})
 	fmt.Fprintln(p.w)
 	columns := []Column{
