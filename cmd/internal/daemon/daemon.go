@@ -19,6 +19,7 @@ import (
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/cmd/internal/journal"
 	"github.com/tmemd/tmemd/cmd/internal/protect"
 	"github.com/tmemd/tmemd/cmd/internal/state"
 	"github.com/tmemd/tmemd/frontswap"
@@ -36,6 +37,7 @@ type Options struct {
 	RAM     int64  // bytes, for sizes in percent
 	BootID  string // of this boot of the machine
 	Log     *slog.Logger
+	Journal *journal.Journal // keeps what is logged; nil keeps nothing
 
 	// Inherited are sockets that the service manager listens on, by the names
 	// that it gave them. The daemon closes them.
@@ -135,6 +137,9 @@ var phaseNames = [...]string{admin.PhaseServing, admin.PhaseDraining, admin.Phas
 // backends. Nothing is served before Run. An error leaves nothing open.
 func Open(o Options) (*Daemon, error) {
 	d := &Daemon{config: o.Config, options: o, log: o.Log, started: time.Now(), nextID: 1, served: map[string]net.Listener{}, look: make(chan struct{}, 1)}
+	if d.options.Journal == nil {
+		d.options.Journal = journal.New(slog.LevelInfo)
+	}
 	d.faults.allowed = d.config.AllowFaults
 	if d.faults.allowed {
 		d.log.Warn("faults are allowed: tmemctl fault can make backends and storage fail")

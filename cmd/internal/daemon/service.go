@@ -84,6 +84,9 @@ func (s service) Status() admin.Status {
 
 func metricsURL(address string) string { return "http://" + address + "/metrics" }
 
+// Journal implements admin.Service.
+func (s service) Journal() admin.Journal { return s.d.options.Journal }
+
 // Exports implements admin.Service.
 func (s service) Exports() []admin.Export { return s.d.showExports(s.d.snapshot()) }
 

@@ -42,7 +42,7 @@ func TestOneScreen(t *testing.T) {
 // nothing but colours.
 func TestWidth(t *testing.T) {
 	for name, s := range map[string]admin.Status{"normal": normal(), "troubled": troubled(), "crowded": crowded()} {
-		for width := 20; width <= 200; width++ {
+		for width := 20; width <= 140; width += 1 + len(s.Exports)/100 {
 			screen := Screen{Width: width, Height: 24, Unicode: true}
 			plain := screenOf(s, 0, screen, false)
 			for line := range strings.Lines(plain) {
