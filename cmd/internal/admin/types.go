@@ -44,6 +44,18 @@ type Reloaded struct {
 	Ramster     *TLS     `json:"ramster,omitempty"` // of the way to donors
 	Donor       *TLS     `json:"donor,omitempty"`   // of the memory that is lent
 	DonorsFiles []string `json:"donors_files,omitempty"`
+
+	File    string   `json:"file,omitempty"` // the configuration file, if there is one
+	Applied []Change `json:"applied,omitempty"`
+	Restart []Change `json:"restart,omitempty"` // what waits for a restart, or is overruled
+}
+
+// Change is a key of the configuration file that says something else now.
+type Change struct {
+	Key  string `json:"key"`
+	Old  string `json:"old"` // empty: the default
+	New  string `json:"new"`
+	Note string `json:"note,omitempty"` // why it was not applied
 }
 
 // Protection is one measure for swap of the daemon's own host.
@@ -285,6 +297,9 @@ type Error struct {
 	Status  int    `json:"-"` // the HTTP status
 	Message string `json:"error"`
 	Hint    string `json:"hint,omitempty"`
+
+	Excerpt string   `json:"excerpt,omitempty"` // lines of the file that is wrong
+	More    []*Error `json:"more,omitempty"`    // what is wrong besides
 }
 
 // Error implements error.

@@ -14,10 +14,14 @@ import (
 func (t *tool) reload() *cobra.Command {
 	return &cobra.Command{
 		Use:   "reload",
-		Short: "Have certificates, and the files that list donors, read anew",
-		Long: "Have the files of [nbd.tls], [ramster.tls] and [donor.tls] read anew, and those of donors_file.\n" +
-			"New connections get the new certificates, open ones keep theirs. If one of the new ones is no\n" +
-			"good, all old ones are used on.",
+		Short: "Have the configuration file, certificates and lists of donors read anew",
+		Long: "Have the configuration file read anew, the files of [nbd.tls], [ramster.tls] and [donor.tls], and\n" +
+			"those of donors_file.\n\n" +
+			"If anything in the configuration file is wrong, nothing is changed. What differs from the last\n" +
+			"time is told key by key: applied is log_level, writethrough of exports, mode of disks, and the\n" +
+			"settings of each zcache; the rest waits for a restart (systemctl restart tmemd). New connections\n" +
+			"get the new certificates, open ones keep theirs. If one of the new ones is no good, all old ones\n" +
+			"are used on.",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return t.ask(c, func(ctx context.Context, client *admin.Client) error {
@@ -32,6 +36,24 @@ func (t *tool) reload() *cobra.Command {
 }
 
 func printReloaded(w io.Writer, r admin.Reloaded) {
+	if r.File != "" {
+		fmt.Fprintf(w, "read anew: %s\n", r.File)
+		if len(r.Applied)+len(r.Restart) == 0 {
+			fmt.Fprintln(w, "nothing in it is different")
+		}
+	}
+	for _, group := range []struct {
+		of      string
+		changes []admin.Change
+	}{{"applied", r.Applied}, {"waits for a restart", r.Restart}} {
+		for _, c := range group.changes {
+			line := fmt.Sprintf("%s: %s: %s -> %s", group.of, c.Key, saysDefault(c.Old), saysDefault(c.New))
+			if c.Note != "" {
+				line += " (" + c.Note + ")"
+			}
+			fmt.Fprintln(w, line)
+		}
+	}
 	if r.TLS != nil {
 		fmt.Fprintf(w, "read anew: %s\n", view.TLSLine(*r.TLS))
 	}
@@ -46,4 +68,11 @@ func printReloaded(w io.Writer, r admin.Reloaded) {
 	for _, file := range r.DonorsFiles {
 		fmt.Fprintf(w, "read anew: %s\n", file)
 	}
+}
+
+func saysDefault(value string) string {
+	if value == "" {
+		return "(default)"
+	}
+	return value
 }

@@ -112,6 +112,10 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	}
 	d, err := Open(Options{
 		Config: c, Version: version, RAM: host.RAM, BootID: bootID, Log: log, Journal: lines,
+		Settings: func() (*config.Config, error) {
+			fresh, _, err := config.Parse(args, host)
+			return fresh, err
+		},
 		Protection: protection, Urgent: urgent, Inherited: append(activation.Files(true), heir.inherited()...),
 		Program: program, Upgrades: upgrades, Heir: heir,
 	})
