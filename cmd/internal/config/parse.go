@@ -29,7 +29,7 @@ const (
 // The Config is nil unless the action is ActionRun or ActionCheck.
 func Parse(args []string, host Host) (*Config, Action, error) {
 	f, action, err := parseFlags(args)
-	if err != nil || action == ActionHelp || action == ActionVersion {
+	if err != nil || action == ActionHelp || action == ActionVersion || action == ActionPrint {
 		return nil, action, err
 	}
 	p := parser{host: host, flags: f, config: &Config{Fresh: f.fresh, AllowFaults: f.faults, DonorOnly: f.donor, given: f.given, origins: map[string]origin{}}}

@@ -50,6 +50,9 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	case config.ActionHelp:
 		_, err := io.WriteString(stdout, config.Help)
 		return err
+	case config.ActionPrint:
+		_, err := io.WriteString(stdout, config.Reference)
+		return err
 	case config.ActionVersion:
 		_, err := fmt.Fprintln(stdout, "tmemd", version)
 		return err
