@@ -72,6 +72,7 @@ func (t *tool) root(version string) *cobra.Command {
 		t.group("donor", "Look at and change which hosts lend memory to this one", t.donorList(), t.donorAdd(), t.donorRemove()),
 		t.group("lend", "Look at and change the memory that this host lends", t.lendStatus(), t.lendFreeze(), t.lendThaw(), t.lendSet()),
 		t.group("fault", "Make backends and storage fail, to rehearse it (tmemd --allow-faults)", t.faultList(), t.faultSet(), t.faultClear()))
+	t.completions(root)
 	return root
 }
 
