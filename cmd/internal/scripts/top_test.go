@@ -135,6 +135,27 @@ func (x *top) await(word string) {
 	})
 }
 
+// repaintedWithout has all drawn anew, as only what changes is drawn otherwise, and says
+// whether a word is missing.
+func (x *top) repaintedWithout(word string) func() bool {
+	height := uint16(50)
+	return func() bool {
+		x.mu.Lock()
+		x.text.Reset()
+		x.mu.Unlock()
+		height ^= 1
+		x.resize(120, height)
+		painted := ""
+		eventually(x.t, "all is drawn anew", func() bool {
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			painted = x.text.String()
+			return strings.Contains(painted, "CLIENTS") && strings.Contains(painted, "help")
+		})
+		return !strings.Contains(painted, word)
+	}
+}
+
 func (x *top) press(keys string) {
 	x.t.Helper()
 	if _, err := x.master.WriteString(keys); err != nil {
@@ -182,7 +203,7 @@ func TestTop(t *testing.T) {
 	}
 	x.await("gone")
 	startDaemon(t, dir)
-	x.await("up 0s")
+	eventually(t, "the daemon is seen again", x.repaintedWithout("gone"))
 	x.press("q")
 	x.ended()
 }
