@@ -37,6 +37,10 @@
 // without any, and e2fsck finds nothing. Guests start from overlays over one base: the second boot, and another guest's, read
 // the base from the cache.
 //
+// A last one is a new user: a machine with Debian and systemd on its disk, made of packages that are installed here, types what README.md
+// says, from a fresh clone and from the Debian package, to swap that is in use. The units do there what they say: the daemon is ready when
+// systemctl returns, every protection is in place, and the package is not removed under swap.
+//
 // # What runs where
 //
 //	test                            make e2e              make e2e-all
@@ -47,6 +51,7 @@
 //	TestSwapThroughInterruptions    the first named, 6.1  each kernel
 //	TestSwapToOwnHost               the last named, 6.12  each kernel
 //	TestSwapToOtherHosts            the last named, 6.12  each kernel
+//	TestReadme                      the last named, 6.12  each kernel
 //
 // The first two have their kernels side by side, the others have the test machine for themselves.
 //

@@ -69,7 +69,7 @@ func (t *tool) root(version string) *cobra.Command {
 	root.AddCommand(t.top(), t.logLines())
 	root.AddCommand(bench.Command(t.out, t.log, &t.json))
 	root.AddCommand(estimate.Command(t.out, t.log, &t.json))
-	root.AddCommand(t.status(), t.reload(), t.upgrade(), t.attach(), t.detach(), t.doctor(), t.group("export", "Look at and change exports", t.exportList(), t.exportSet(), t.exportCreate(), t.exportResize(), t.exportDelete()),
+	root.AddCommand(t.status(), t.reload(), t.upgrade(), t.attach(), t.detach(), t.doctor(), t.group("export", "Look at and change exports", t.exportList(), t.exportSet(), t.exportCreate(), t.exportResize(), t.exportSave(), t.exportRestore(), t.exportMove(), t.exportDelete()),
 		t.group("disk", "Look at disks, and change how they are cached", t.diskList(), t.diskSet()),
 		t.group("backend", "Look at, load and unload backends", t.backendList(), t.backendLoad(), t.backendUnload(), t.backendReplace(),
 			t.backendFreeze(), t.backendThaw(), t.backendOrder(), t.backendShrink(), t.backendMigrate(), t.backendCancel(),

@@ -91,6 +91,7 @@ type Daemon struct {
 
 	complete atomic.Bool  // the backends of the configuration were loaded
 	phase    atomic.Int32 // a phase
+	unserved atomic.Int32 // sockets that broke
 	loading  sync.Mutex   // see the package comment
 	nextID   uint32       // of an export, above all others; guarded by loading once the daemon runs
 
@@ -106,10 +107,13 @@ type Daemon struct {
 	look      chan struct{}  // asks for a look at who donors are; immutable after Open
 	lent      *lending       // memory that is lent; nil if none is; immutable after Open
 
-	deleted []state.Export // guarded by loading once the daemon runs
+	deleted   []state.Export // guarded by loading once the daemon runs
+	restoring []state.Export // exports that are being restored and not served yet; guarded like deleted
+	transfers transfers
 
 	exportsMu sync.RWMutex
-	exports   []*export // guarded by exportsMu; their devices are open while it is held
+	exports   []*export      // guarded by exportsMu; their devices are open while it is held
+	moved     []state.Export // exports that another daemon has now; guarded by exportsMu
 
 	signals  <-chan os.Signal // Run's, for upgrades to see whether a stop is waiting; set before anything is served
 	stopping atomic.Bool      // a stop was asked for
@@ -168,7 +172,7 @@ func (d *Daemon) open() (err error) {
 	if err != nil {
 		return err
 	}
-	d.exports, d.deleted = p.exports, p.deleted
+	d.exports, d.deleted, d.moved = p.exports, p.deleted, p.moved
 	if err := d.loadKeys(); err != nil {
 		return err
 	}
@@ -232,6 +236,9 @@ func (d *Daemon) plan() (p plan, last state.State, err error) {
 	if _, missing := os.Stat(last.Memory); found && !hasExports(last) && errors.Is(missing, os.ErrNotExist) {
 		last.Memory = "" // what was lent is gone with it, and nothing else was there
 	}
+	if err := d.dropRestored(&last); err != nil {
+		return plan{}, last, err
+	}
 	p, err = makePlan(d.config, last, found, d.options.BootID)
 	if err == nil {
 		err = p.complete(last, d.config)
@@ -260,6 +267,8 @@ func (d *Daemon) saveStateOf(boot string, clean bool) error {
 		s.Exports = append(s.Exports, e.state())
 	}
 	s.Exports = append(s.Exports, d.deleted...)
+	s.Exports = append(s.Exports, d.restoring...)
+	s.Exports = append(s.Exports, d.listMoved()...)
 	return d.folder.Save(s)
 }
 
@@ -340,6 +349,9 @@ func (d *Daemon) newNBD() (*nbd.Server, error) {
 	for _, e := range d.list() {
 		c.Exports = append(c.Exports, e.nbd())
 	}
+	for _, m := range d.listMoved() {
+		c.Exports = append(c.Exports, movedExport(m))
+	}
 	for _, s := range d.disks {
 		c.Exports = append(c.Exports, s.nbd())
 	}
@@ -356,6 +368,7 @@ func (d *Daemon) server() *nbd.Server {
 // that backends hold are dropped.
 func (d *Daemon) close() error {
 	var errs []error
+	d.transfers.end()
 	for _, f := range d.options.Inherited {
 		errs = append(errs, f.Close())
 	}
