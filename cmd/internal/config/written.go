@@ -75,6 +75,10 @@ func (w Written) table(prefix string, v reflect.Value) {
 				continue
 			}
 			field = field.Elem()
+			if field.Kind() == reflect.Bool { // false is not the default of all
+				w[key] = fmt.Sprint(field.Bool())
+				continue
+			}
 		}
 		w.value(key, field)
 	}

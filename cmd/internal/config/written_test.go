@@ -52,6 +52,14 @@ func fill(v reflect.Value) {
 	}
 }
 
+// TestWrittenFalse: false that somebody wrote is not the same as nothing.
+func TestWrittenFalse(t *testing.T) {
+	off := false
+	if got := writtenOf(file{StatusPage: &off})["status_page"]; got != "false" {
+		t.Errorf("status_page = false is written as %q", got)
+	}
+}
+
 func TestCompare(t *testing.T) {
 	old, fresh := Written{"a": "1", "b": "2", "c": "3"}, Written{"a": "1", "b": "4", "d": "5"}
 	want := []Difference{{"b", "2", "4"}, {"c", "3", ""}, {"d", "", "5"}}
