@@ -50,6 +50,8 @@ var outsiders = []struct {
 	{"github.com/cpuguy83/go-md2man", []string{"cmd/internal/manpages"}, "manual pages are made when a package is built"},
 	{"github.com/coreos/go-systemd", []string{"cmd"}, "only the daemon's command line takes sockets from a service manager"},
 	{"crypto/tls", []string{"nbd", "cmd"}, "only what is on a network encrypts"},
+	{"charm.land/", []string{"cmd/internal/view", "cmd/internal/ctl"}, "only tmemctl draws; the daemon is locked in memory, all of it"},
+	{"github.com/charmbracelet/", []string{"cmd/internal/view", "cmd/internal/ctl"}, "only tmemctl draws; the daemon is locked in memory, all of it"},
 	{"filippo.io/age", []string{"cmd"}, "only files that tmemctl keeps are encrypted by it"},
 	{"golang.org/x/term", []string{"cmd"}, "the daemon's parts know no terminal"},
 	{"github.com/pelletier/go-toml", []string{"cmd"}, "packages take typed configurations"},
@@ -122,6 +124,20 @@ func checkOutside(t *testing.T, folder, imported string) {
 		}
 		t.Errorf("%s imports %s: %s", folder, imported, o.reason)
 		return
+	}
+}
+
+// TestDaemonDrawsNothing: what the daemon is made of is locked in memory, and must not
+// have a library for terminals in it, by whatever way.
+func TestDaemonDrawsNothing(t *testing.T) {
+	for program, draws := range map[string]bool{"./tmemd": false, "./tmemctl": true} {
+		out, err := exec.Command("go", "list", "-deps", program).Output()
+		if err != nil {
+			t.Fatalf("go list -deps %s: %v", program, err)
+		}
+		if found := strings.Contains(string(out), "charm.land/"); found != draws {
+			t.Errorf("%s draws: %v, want %v", program, found, draws)
+		}
 	}
 }
 

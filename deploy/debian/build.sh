@@ -30,7 +30,7 @@ install -D -m 755 -t "$root/usr/bin" "$bin/tmemd" "$bin/tmemctl"
 install -D -m 644 -t "$root/usr/lib/systemd/system" deploy/systemd/*.service
 install -D -m 644 deploy/systemd/tmemd.sysusers "$root/usr/lib/sysusers.d/tmemd.conf"
 install -D -m 644 deploy/systemd/tmemd.tmpfiles "$root/usr/lib/tmpfiles.d/tmemd.conf"
-install -D -m 644 $here/tmemd.toml "$root/etc/tmemd/tmemd.toml"
+install -D -m 644 cmd/internal/config/reference.toml "$root/etc/tmemd/tmemd.toml"
 install -D -m 644 $here/tmemd.default "$root/etc/default/tmemd"
 install -D -m 644 $here/lintian-overrides "$root/usr/share/lintian/overrides/tmemd"
 

@@ -2,11 +2,10 @@
 //
 //	build.sh          makes the package of the built programs, with dpkg-deb alone
 //	copyright.sh      prints its copyright file, with the licences of what is linked
-//	tmemd.toml        /etc/tmemd/tmemd.toml, every key with what it means and its default
 //	tmemd.default     /etc/default/tmemd, the daemon's flags
 //	postinst, prerm, postrm
 //
-// Units are those of deploy/systemd, completions are what tmemctl completion prints, manual pages are made of the commands
+// /etc/tmemd/tmemd.toml is the reference of the configuration (cmd/internal/config). Units are those of deploy/systemd, completions are what tmemctl completion prints, manual pages are made of the commands
 // (cmd/internal/manpages).
 //
 // # What the package promises

@@ -25,9 +25,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fakeService has one backend, zcache, whose unload the test drives.
 type fakeService struct {
 	ClientService
-	mu     sync.Mutex
-	loaded []LoadRequest
-	unload *fakeUnload
+	mu      sync.Mutex
+	loaded  []LoadRequest
+	unload  *fakeUnload
+	journal *fakeJournal
 }
 
 type fakeUnload struct {

@@ -285,10 +285,20 @@ func (c *Client) answered(r *http.Request) (*http.Response, error) {
 	if err := json.NewDecoder(io.LimitReader(response.Body, maxRequest)).Decode(&told); err != nil || told.Message == "" {
 		return nil, fmt.Errorf("the daemon answered %s", response.Status)
 	}
-	if response.StatusCode == http.StatusBadRequest {
-		return nil, cli.Misuse(told.Hint, "%s", told.Message)
+	return nil, told.report(response.StatusCode == http.StatusBadRequest)
+}
+
+// report makes an error for a human of what the daemon said.
+func (e *Error) report(misuse bool) error {
+	var first error = &cli.Error{Problem: e.Message, Excerpt: e.Excerpt, Hint: e.Hint, Usage: misuse}
+	if len(e.More) == 0 {
+		return first
 	}
-	return nil, cli.Failure(told.Hint, "%s", told.Message)
+	all := []error{first}
+	for _, more := range e.More {
+		all = append(all, more.report(misuse))
+	}
+	return errors.Join(all...)
 }
 
 // explain tells apart the ways in which a daemon is not there.

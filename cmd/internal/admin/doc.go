@@ -7,6 +7,8 @@
 //
 //	GET  /v1/status                  → Status
 //	POST /v1/reload                  → Reloaded
+//	GET  /v1/log?lines=N&level=LEVEL → Log; with follow=1, one LogLine a line
+//	PATCH /v1/log  LogSettings       → Log, without lines
 //	GET  /v1/exports                 → []Export
 //	POST /v1/exports  CreateRequest  → 201 Export
 //	POST /v1/exports/NAME/resize  ResizeRequest → Export

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -34,6 +35,9 @@ type Service interface {
 	// Lent is the memory that is lent; SetLent changes it.
 	Lent() (Lent, error)
 	SetLent(LentSettings) (Lent, error)
+
+	// Journal is what is kept of the log.
+	Journal() Journal
 
 	// Disks lists the disks. SetDisk changes one and returns it.
 	Disks() []Disk
@@ -112,11 +116,12 @@ type Server struct {
 	service Service
 	log     *slog.Logger
 	http    *http.Server
+	ending  chan struct{} // closed when Close begins: who follows the log is not waited for
 }
 
 // NewServer returns a server for the service. Serve runs it.
 func NewServer(service Service, log *slog.Logger) *Server {
-	s := &Server{service: service, log: log}
+	s := &Server{service: service, log: log, ending: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, service.Status()) })
 	mux.HandleFunc("GET /v1/exports", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, service.Exports()) })
@@ -137,6 +142,7 @@ func NewServer(service Service, log *slog.Logger) *Server {
 	mux.HandleFunc("POST /v1/upgrade", func(w http.ResponseWriter, _ *http.Request) { s.refuse(w, service.Upgrade()) })
 	s.handleLifecycle(mux)
 	s.handleMemory(mux)
+	s.handleLog(mux)
 	s.handleTransfers(mux)
 	s.handleClients(mux)
 	mux.HandleFunc("POST /v1/exports", func(w http.ResponseWriter, r *http.Request) {
@@ -178,6 +184,7 @@ func NewServer(service Service, log *slog.Logger) *Server {
 		MaxHeaderBytes:    maxRequest,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	s.http.RegisterOnShutdown(sync.OnceFunc(func() { close(s.ending) }))
 	return s
 }
 

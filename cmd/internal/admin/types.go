@@ -44,6 +44,18 @@ type Reloaded struct {
 	Ramster     *TLS     `json:"ramster,omitempty"` // of the way to donors
 	Donor       *TLS     `json:"donor,omitempty"`   // of the memory that is lent
 	DonorsFiles []string `json:"donors_files,omitempty"`
+
+	File    string   `json:"file,omitempty"` // the configuration file, if there is one
+	Applied []Change `json:"applied,omitempty"`
+	Restart []Change `json:"restart,omitempty"` // what waits for a restart, or is overruled
+}
+
+// Change is a key of the configuration file that says something else now.
+type Change struct {
+	Key  string `json:"key"`
+	Old  string `json:"old"` // empty: the default
+	New  string `json:"new"`
+	Note string `json:"note,omitempty"` // why it was not applied
 }
 
 // Protection is one measure for swap of the daemon's own host.
@@ -134,6 +146,7 @@ type Backend struct {
 	LimitBytes      uint64            `json:"limit_bytes"` // of held_bytes, now
 	MaxBytes        uint64            `json:"max_bytes"`   // the limit while the host is not short of memory
 	Stall           float64           `json:"stall"`       // share of the time that tasks of the host waited for memory, 0 to 1
+	Stores          uint64            `json:"stores"`      // pages taken
 	Refused         map[string]uint64 `json:"refused"`     // pages not taken, by reason
 	Moved           map[string]uint64 `json:"moved"`       // what became of pages afterwards, by movement
 	LoadErrors      uint64            `json:"load_errors"`
@@ -311,6 +324,9 @@ type Error struct {
 	Status  int    `json:"-"` // the HTTP status
 	Message string `json:"error"`
 	Hint    string `json:"hint,omitempty"`
+
+	Excerpt string   `json:"excerpt,omitempty"` // lines of the file that is wrong
+	More    []*Error `json:"more,omitempty"`    // what is wrong besides
 }
 
 // Error implements error.

@@ -45,6 +45,8 @@ type Config struct {
 	Touch   bool         // take page maps' and backends' memory at the start
 
 	origins map[string]origin // by key, "listen[0]"
+	given   map[string]bool   // names of the flags that were there
+	written Written
 }
 
 // Files are the paths of the files that a daemon with these settings reads when it

@@ -1,6 +1,7 @@
 package config
 
 import (
+	_ "embed" // Reference
 	"errors"
 	"flag"
 	"fmt"
@@ -19,7 +20,13 @@ const (
 	ActionCheck          // check the settings and end
 	ActionHelp           // print Help and end
 	ActionVersion        // print the version and end
+	ActionPrint          // print Reference and end
 )
+
+// Reference is a configuration file with every key explained, which changes nothing.
+//
+//go:embed reference.toml
+var Reference string
 
 // Help is what --help prints.
 const Help = `tmemd serves swap over NBD: pages go to compressed memory while there is room,
@@ -48,6 +55,7 @@ with 20 % of RAM for compressed pages, and prints how to attach it.
                           page for browsers, or off (default 127.0.0.1:9757)
   --status-page=false     without that page
   --config FILE           TOML file for these and all other settings
+  --print-config          print such a file, with every key explained
   --fresh                 empty the storage first; swap has to be made again
   --allow-faults          let tmemctl fault make backends and storage fail, to
                           rehearse it; not for use in earnest
@@ -77,7 +85,7 @@ func parseFlags(args []string) (flags, Action, error) {
 	if len(args) > 0 && args[0] == "donor" {
 		f.donor, args = true, args[1:]
 	}
-	var check, version bool
+	var check, version, reference bool
 	set := flag.NewFlagSet("tmemd", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	set.StringVar(&f.stateDir, "state-dir", "", "")
@@ -92,6 +100,7 @@ func parseFlags(args []string) (flags, Action, error) {
 	set.BoolVar(&f.faults, "allow-faults", false, "")
 	set.BoolVar(&check, "check", false, "")
 	set.BoolVar(&version, "version", false, "")
+	set.BoolVar(&reference, "print-config", false, "")
 	set.Func("listen", "", func(text string) error {
 		f.listen = append(f.listen, text)
 		return nil
@@ -114,6 +123,8 @@ func parseFlags(args []string) (flags, Action, error) {
 	switch {
 	case version:
 		return f, ActionVersion, nil
+	case reference:
+		return f, ActionPrint, nil
 	case check:
 		return f, ActionCheck, nil
 	}

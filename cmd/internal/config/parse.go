@@ -29,10 +29,10 @@ const (
 // The Config is nil unless the action is ActionRun or ActionCheck.
 func Parse(args []string, host Host) (*Config, Action, error) {
 	f, action, err := parseFlags(args)
-	if err != nil || action == ActionHelp || action == ActionVersion {
+	if err != nil || action == ActionHelp || action == ActionVersion || action == ActionPrint {
 		return nil, action, err
 	}
-	p := parser{host: host, flags: f, config: &Config{Fresh: f.fresh, AllowFaults: f.faults, DonorOnly: f.donor, origins: map[string]origin{}}}
+	p := parser{host: host, flags: f, config: &Config{Fresh: f.fresh, AllowFaults: f.faults, DonorOnly: f.donor, given: f.given, origins: map[string]origin{}}}
 	if f.given["config"] {
 		path, err := filepath.Abs(f.config)
 		if err != nil {
@@ -42,6 +42,7 @@ func Parse(args []string, host Host) (*Config, Action, error) {
 			return nil, action, err
 		}
 		p.config.origins["config"] = origin{flag: path}
+		p.config.written = writtenOf(p.file)
 	}
 	p.stateDir()
 	p.memory()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
+	"github.com/tmemd/tmemd/cmd/internal/view"
 )
 
 func (t *tool) exportList() *cobra.Command {
@@ -180,14 +181,6 @@ func (t *tool) completeExports() cobra.CompletionFunc {
 	})
 }
 
-// writethrough is the mode, and how much there is to do.
-func writethrough(e admin.Export) string {
-	if e.PendingBlocks > 0 {
-		return fmt.Sprintf("%s (%s to check)", e.Writethrough, cli.Bytes(uint64(e.PendingBlocks)<<20))
-	}
-	return e.Writethrough
-}
-
 func printStorage(w io.Writer, exports []admin.Export) {
 	rows := [][]string{{"STORAGE", "EXPORT", "TAKEN", "O_DIRECT", "READ", "WRITTEN", "GIVEN BACK", "ERRORS", "WRITETHROUGH", "RESCUED"}}
 	for _, e := range exports {
@@ -202,7 +195,7 @@ func printStorage(w io.Writer, exports []admin.Export) {
 		rows = append(rows, []string{
 			s.Path, e.Name, cli.Bytes(uint64(s.AllocatedBytes)), direct, pages(int64(s.PagesRead)), pages(int64(s.PagesWritten)),
 			pages(int64(s.PagesPunched)), fmt.Sprint(s.ReadErrors + s.WriteErrors + s.PunchErrors),
-			writethrough(e), fmt.Sprint(e.RescuedPages),
+			view.Writethrough(e), fmt.Sprint(e.RescuedPages),
 		})
 	}
 	table(w, rows)

@@ -19,6 +19,7 @@ import (
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/cmd/internal/journal"
 	"github.com/tmemd/tmemd/cmd/internal/protect"
 	"github.com/tmemd/tmemd/cmd/internal/state"
 	"github.com/tmemd/tmemd/frontswap"
@@ -36,6 +37,11 @@ type Options struct {
 	RAM     int64  // bytes, for sizes in percent
 	BootID  string // of this boot of the machine
 	Log     *slog.Logger
+	Journal *journal.Journal // keeps what is logged; nil keeps nothing
+
+	// Settings reads the command line and the configuration file anew, for a reload. Nil
+	// leaves the file alone.
+	Settings func() (*config.Config, error)
 
 	// Inherited are sockets that the service manager listens on, by the names
 	// that it gave them. The daemon closes them.
@@ -95,10 +101,11 @@ type Daemon struct {
 
 	nbdKeys, ramsterKeys, donorKeys certificates
 
-	reloading sync.Mutex    // one reload at a time
-	unreached sync.Map      // by address of a donor: why it was not connected to the last time
-	look      chan struct{} // asks for a look at who donors are; immutable after Open
-	lent      *lending      // memory that is lent; nil if none is; immutable after Open
+	written   config.Written // what the file said when it was last applied; guarded by reloading
+	reloading sync.Mutex     // one reload at a time
+	unreached sync.Map       // by address of a donor: why it was not connected to the last time
+	look      chan struct{}  // asks for a look at who donors are; immutable after Open
+	lent      *lending       // memory that is lent; nil if none is; immutable after Open
 
 	deleted   []state.Export // guarded by loading once the daemon runs
 	restoring []state.Export // exports that are being restored and not served yet; guarded like deleted
@@ -140,7 +147,10 @@ var phaseNames = [...]string{admin.PhaseServing, admin.PhaseDraining, admin.Phas
 // Open takes the state folder, binds every address, opens storage and loads
 // backends. Nothing is served before Run. An error leaves nothing open.
 func Open(o Options) (*Daemon, error) {
-	d := &Daemon{config: o.Config, options: o, log: o.Log, started: time.Now(), nextID: 1, served: map[string]net.Listener{}, look: make(chan struct{}, 1)}
+	d := &Daemon{config: o.Config, options: o, log: o.Log, started: time.Now(), nextID: 1, written: o.Config.Written(), served: map[string]net.Listener{}, look: make(chan struct{}, 1)}
+	if d.options.Journal == nil {
+		d.options.Journal = journal.New(slog.LevelInfo)
+	}
 	d.faults.allowed = d.config.AllowFaults
 	if d.faults.allowed {
 		d.log.Warn("faults are allowed: tmemctl fault can make backends and storage fail")

@@ -26,8 +26,9 @@
 //	    wants to see it gone joins it. It puts an end to a shrink or migration.
 //	E5  No backend is registered from the moment in which a stop begins, but by a
 //	    replacement that was under way, which the stop waits for.
-//	E6  Certificates that cannot be used never replace ones that can. A reload
-//	    changes nothing else, and may come at any time.
+//	E6  Certificates that cannot be used never replace ones that can. A configuration
+//	    file that is wrong changes nothing; of one that is right, what can change live
+//	    is changed, all or none (apply.go). A reload may come at any time.
 //	E7  Pages in memory outlive the process if there is a memory folder: whatever ends
 //	    it, the next one in the same boot takes over every page, or refuses to start
 //	    and changes nothing. Nothing is half used.
@@ -137,7 +138,8 @@
 // below it, for a moment each time, and urgency's lock, which an upgrade holds while
 // nobody is served. mu guards what the NBD server is replaced in and exportsMu the list
 // of exports; nothing but devices' own locks is below them. reloading is held over one
-// reload; what is below it are remote.mu and frontswap's locks, one after the other.
+// reload; what is below it are remote.mu, exportsMu and frontswap's locks, one after the
+// other.
 // remote.mu is held to change who donors are, and below frontswap's lock to record them:
 // nothing that holds it records.
 //

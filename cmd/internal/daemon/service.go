@@ -92,6 +92,9 @@ func (s service) Status() admin.Status {
 
 func metricsURL(address string) string { return "http://" + address + "/metrics" }
 
+// Journal implements admin.Service.
+func (s service) Journal() admin.Journal { return s.d.options.Journal }
+
 // Exports implements admin.Service.
 func (s service) Exports() []admin.Export { return s.d.showExports(s.d.snapshot()) }
 
@@ -197,6 +200,7 @@ func showBackend(b frontswap.BackendStatus) admin.Backend {
 		Pages: b.Pages, EphemeralPages: b.Stats.EphemeralPages, SameFilledPages: b.Stats.SameFilledPages,
 		StoredBytes: b.Stats.StoredBytes, HeldBytes: b.Stats.HeldBytes, LimitBytes: b.Stats.LimitBytes,
 		MaxBytes: b.Stats.MaxBytes, Stall: b.Stats.Stall, IncompressiblePages: b.Stats.Incompressible,
+		Stores:  b.Stats.Refused[backends.Accepted],
 		Refused: map[string]uint64{}, Moved: map[string]uint64{}, LoadErrors: b.LoadErrors, CorruptLoads: b.Stats.CorruptLoads,
 	}
 	for reason := backends.Accepted + 1; reason < backends.Refusals; reason++ {
