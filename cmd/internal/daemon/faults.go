@@ -165,7 +165,7 @@ func (s service) SetFaults(name string, texts []string) (admin.Fault, error) {
 			return admin.Fault{}, &admin.Error{
 				Status: http.StatusBadRequest, Message: err.Error(),
 				Hint: fmt.Sprintf("OPERATION [pages=FIRST-LAST] [every=N] [times=N] ACTION; operations of %s: %v; "+
-					"actions: refuse, error, transient, full, corrupt, delay=TIME", t.part, partOperations[t.part]),
+					"actions: refuse, error, transient, full, corrupt, gone, delay=TIME", t.part, partOperations[t.part]),
 			}
 		}
 		rules = append(rules, rule)
