@@ -57,6 +57,10 @@ type disk struct {
 	SuccGets    uint64 `json:"succ_gets"`
 	FailedGets  uint64 `json:"failed_gets"`
 	Invalidates uint64 `json:"invalidates"`
+	Storage     struct {
+		PagesRead    uint64 `json:"pages_read"`
+		PagesWritten uint64 `json:"pages_written"`
+	} `json:"storage"`
 }
 
 type export struct {
