@@ -7,7 +7,6 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path"
@@ -28,37 +27,52 @@ var rootScript []byte
 const diskMiB = 64
 
 // TestDiskUnderBackends: a guest untars, hashes, rewrites and deletes on an ext4 file system on a disk, reading it back from
-// the device again and again. With backends loaded, replaced, squeezed and unloaded meanwhile it finds the same as without any.
+// the device again and again. With backends loaded, replaced, squeezed to nearly nothing and unloaded meanwhile it finds the same as
+// without any; and again with backends that lose single pages, or all, and take some, or none.
 func TestDiskUnderBackends(t *testing.T) {
 	for _, series := range firstKernel() {
 		t.Run("linux-"+series, func(t *testing.T) {
 			s := newDiskScenario(t, series)
-			s.format("plain.img")
-			s.format("cached.img")
-			s.serve(fmt.Sprintf("[[disk]]\nname = \"plain\"\npath = %q\n[[disk]]\nname = \"cached\"\npath = %q\n",
-				s.path("plain.img"), s.path("cached.img")))
+			images := []string{"plain", "cached", "faulty"}
+			var disks strings.Builder
+			for _, name := range images {
+				s.format(name + ".img")
+				fmt.Fprintf(&disks, "[[disk]]\nname = %q\npath = %q\n", name, s.path(name+".img"))
+			}
+			s.serve(disks.String())
 			want := s.boot("work", "plain", 0)
-
-			ctx, stop := context.WithCancel(s.ctx)
-			operated := make(chan int)
-			go func() { operated <- s.operate(ctx) }()
-			got := s.boot("work", "cached", 0)
-			stop()
-			if n := <-operated; n < 10 {
-				t.Errorf("only %d operations happened meanwhile", n)
-			}
-			if !slices.Equal(got, want) || len(want) < 8 {
-				t.Errorf("with backends the guest says\n%s\nand without\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-			}
-			d := s.disk("cached")
-			t.Logf("the disk was asked for %d pages, %d of them cached, and %d were written", d.SuccGets+d.FailedGets, d.SuccGets, d.Invalidates)
-			if d.SuccGets == 0 || d.Invalidates == 0 {
-				t.Errorf("the cache was not used: %+v", d)
-			}
+			s.bootWhile("cached", want, s.operator("cached").operate)
 			s.daemon.stop()
-			s.check("plain.img")
-			s.check("cached.img")
+			// Rules before a backend take away its way without waiting, so only now.
+			s.daemon.args = append(s.daemon.args, "--allow-faults")
+			s.daemon.start(s.ctx)
+			s.bootWhile("faulty", want, s.operator("faulty").lose)
+			s.daemon.stop()
+			for _, name := range images {
+				s.check(name + ".img")
+			}
 		})
+	}
+}
+
+// bootWhile boots a machine while somebody operates backends. It has to find what it finds without any.
+func (s *diskScenario) bootWhile(name string, want []string, operate func(ctx context.Context) (operations int)) {
+	s.Helper()
+	ctx, stop := context.WithCancel(s.ctx)
+	operated := make(chan int)
+	go func() { operated <- operate(ctx) }()
+	got := s.boot("work", name, 0)
+	stop()
+	if n := <-operated; n < 10 {
+		s.Errorf("only %d operations happened meanwhile", n)
+	}
+	if !slices.Equal(got, want) || len(want) < 8 {
+		s.Errorf("with backends the guest says\n%s\nand without\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	d := s.disk(name)
+	s.Logf("disk %s was asked for %d pages, %d of them cached, and %d were written", name, d.SuccGets+d.FailedGets, d.SuccGets, d.Invalidates)
+	if d.SuccGets == 0 || d.Invalidates == 0 {
+		s.Errorf("the cache was not used: %+v", d)
 	}
 }
 
@@ -309,46 +323,4 @@ func (s *diskScenario) boot(scenario, disk string, boot int) (results []string) 
 		s.Fatalf("the guest did not come to a good end:\n%s", output)
 	}
 	return results
-}
-
-// operate loads, squeezes, replaces, freezes and unloads backends until it is told to stop, and counts.
-func (s *diskScenario) operate(ctx context.Context) (operations int) {
-	random := rand.New(rand.NewPCG(1, 2))
-	loaded := ""
-	tmemctl := func(args ...string) {
-		command := exec.Command(s.daemon.ctl, append([]string{"--state-dir", s.daemon.stateDir}, args...)...)
-		if printed, err := command.CombinedOutput(); err != nil {
-			s.Errorf("tmemctl %q: %v: %s", args, err, printed)
-		}
-		operations++
-	}
-	for n := 0; ctx.Err() == nil; n++ {
-		name := fmt.Sprint("cache", n)
-		switch {
-		case loaded == "":
-			tmemctl("backend", "load", "zcache", "--name", name, "--size", "48MiB")
-			loaded = name
-		default:
-			switch random.IntN(6) {
-			case 0:
-				tmemctl("backend", "unload", loaded)
-				loaded = ""
-			case 1:
-				tmemctl("backend", "replace", loaded, "--with", "zcache", "--name", name, "--size", "48MiB")
-				loaded = name
-			case 2:
-				tmemctl("backend", "freeze", loaded)
-				tmemctl("backend", "thaw", loaded)
-			case 3:
-				tmemctl("disk", "set", "cached", "mode="+[]string{"inclusive", "exclusive"}[random.IntN(2)])
-			default:
-				tmemctl("backend", "set", loaded, fmt.Sprintf("max_pool=%dMiB", 1+random.IntN(40)))
-			}
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Duration(random.IntN(400)) * time.Millisecond):
-		}
-	}
-	return operations
 }
