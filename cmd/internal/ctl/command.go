@@ -65,7 +65,7 @@ func (t *tool) root(version string) *cobra.Command {
 	flags.StringVar(&t.socket, "socket", "", "`path` of the daemon's admin socket (default: admin.sock in its folder)")
 	flags.BoolVar(&t.json, "json", false, "print JSON")
 	root.AddCommand(t.status(), t.reload(), t.upgrade(), t.attach(), t.detach(), t.doctor(), t.group("export", "Look at and change exports", t.exportList(), t.exportSet(), t.exportCreate(), t.exportResize(), t.exportDelete()),
-		t.group("disk", "Look at disks, and change how they are cached", t.diskList(), t.diskSet()),
+		t.group("disk", "Look at and change disks", t.diskList(), t.diskSet(), t.diskCreate(), t.diskResize(), t.diskDelete()),
 		t.group("backend", "Look at, load and unload backends", t.backendList(), t.backendLoad(), t.backendUnload(), t.backendReplace(),
 			t.backendFreeze(), t.backendThaw(), t.backendOrder(), t.backendShrink(), t.backendMigrate(), t.backendCancel(),
 			t.backendShow(), t.backendSet()),

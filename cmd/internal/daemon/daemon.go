@@ -73,7 +73,6 @@ type Daemon struct {
 	frontswap   *frontswap.Frontswap
 	cleancache  *cleancache.Cleancache
 	bases       []*servedBase
-	disks       []*servedDisk
 	moves       *moves
 	faults      faults
 	admin       *admin.Server
@@ -101,7 +100,11 @@ type Daemon struct {
 	deleted []state.Export // guarded by loading once the daemon runs
 
 	exportsMu sync.RWMutex
-	exports   []*export // guarded by exportsMu; their devices are open while it is held
+	exports   []*export     // guarded by exportsMu, as disks; their devices are open while it is held
+	disks     []*servedDisk // those of the configuration first, to begin with
+
+	unserved []state.Disk // made by requests, and not open; guarded by loading once the daemon runs
+	nextDisk uint32       // see newDiskID; guarded likewise
 
 	signals  <-chan os.Signal // Run's, for upgrades to see whether a stop is waiting; set before anything is served
 	stopping atomic.Bool      // a stop was asked for
@@ -158,6 +161,7 @@ func (d *Daemon) open() (err error) {
 		return err
 	}
 	d.exports, d.deleted = p.exports, p.deleted
+	d.keepDisks(last)
 	if err := d.loadKeys(); err != nil {
 		return err
 	}
@@ -249,6 +253,7 @@ func (d *Daemon) saveStateOf(boot string, clean bool) error {
 		s.Exports = append(s.Exports, e.state())
 	}
 	s.Exports = append(s.Exports, d.deleted...)
+	s.Disks = d.savedDisks()
 	return d.folder.Save(s)
 }
 
@@ -329,7 +334,7 @@ func (d *Daemon) newNBD() (*nbd.Server, error) {
 	for _, e := range d.list() {
 		c.Exports = append(c.Exports, e.nbd())
 	}
-	for _, s := range d.disks {
+	for _, s := range d.listDisks() {
 		c.Exports = append(c.Exports, s.nbd())
 	}
 	return nbd.NewServer(c)

@@ -18,11 +18,13 @@ import (
 	"github.com/tmemd/tmemd/tier/disk"
 )
 
-// servedDisk is one disk that is served. There are those of the configuration, from
-// start to end: they have no state of ours, as storage is the truth.
+// servedDisk is one disk that is served: of the configuration, or made by a request, which
+// is all that is kept of it, as storage is the truth. All is immutable.
 type servedDisk struct {
-	config.Disk              // immutable
-	device      *disk.Device // immutable
+	config.Disk
+	created bool // by a request
+	made    bool // its file was made for it
+	device  *disk.Device
 }
 
 // The numbers of disks and bases are above all numbers of exports: backends tell pages
@@ -36,12 +38,13 @@ const (
 // later: both are well.
 func (d *Daemon) openDisks() error {
 	for i, c := range d.config.Disks {
-		device, err := d.openDisk(c, firstDiskID+uint32(i))
+		device, err := d.openDisk(c, d.newDiskID())
 		if err != nil {
 			return d.config.Fault(fmt.Sprintf("disk[%d].path", i), cureDisk(err), err)
 		}
-		d.disks = append(d.disks, &servedDisk{Disk: c, device: device})
+		d.putDisk(len(d.disks), &servedDisk{Disk: c, device: device})
 	}
+	d.openCreated()
 	return nil
 }
 
@@ -105,7 +108,7 @@ func (s *servedDisk) nbd() nbd.Export {
 // behind what lies over them.
 func (d *Daemon) closeDisks() error {
 	var errs []error
-	for _, s := range d.disks {
+	for _, s := range d.listDisks() {
 		if err := s.device.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("disk %s: %w", s.Name, err))
 		}
@@ -156,12 +159,23 @@ func (s service) SetDisk(name string, settings admin.DiskSettings) (admin.Disk, 
 	if err != nil {
 		return admin.Disk{}, &admin.Error{Status: http.StatusBadRequest, Message: "mode: " + err.Error(), Hint: config.ModeSyntax}
 	}
-	i := slices.IndexFunc(s.d.disks, func(served *servedDisk) bool { return served.Name == name })
-	if i < 0 {
-		return admin.Disk{}, &admin.Error{
-			Status: http.StatusNotFound, Message: "there is no disk " + name, Hint: "tmemctl disk list shows what there is",
+	served := s.d.findDisk(name)
+	if served == nil {
+		return admin.Disk{}, noDisk(name)
+	}
+	served.device.SetMode(mode)
+	if served.created {
+		s.d.noteSettings() // for a process that takes over; not worth to fail for
+	}
+	return s.showDisk(name)
+}
+
+// showDisk shows the disk of that name.
+func (s service) showDisk(name string) (admin.Disk, error) {
+	for _, shown := range s.Disks() {
+		if shown.Name == name {
+			return shown, nil
 		}
 	}
-	s.d.disks[i].device.SetMode(mode)
-	return s.Disks()[len(s.d.bases)+i], nil
+	return admin.Disk{}, noDisk(name)
 }

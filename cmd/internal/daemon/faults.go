@@ -112,7 +112,7 @@ func (d *Daemon) faultTargets() ([]faultTarget, error) {
 	defer d.loading.Unlock()
 	d.faults.keep(partStorage, func(name string) bool {
 		return slices.ContainsFunc(d.list(), func(e *export) bool { return e.Name == name }) ||
-			slices.ContainsFunc(d.disks, func(s *servedDisk) bool { return s.Name == name }) ||
+			d.findDisk(name) != nil ||
 			slices.ContainsFunc(d.bases, func(s *servedBase) bool { return s.Name == name })
 	})
 	if !d.moves.replacing() {

@@ -27,6 +27,22 @@ type State struct {
 	NextID uint32 `json:"next_id,omitempty"`
 
 	Exports []Export `json:"exports"`
+
+	// Disks are those that requests made, not the configuration: the next run serves
+	// them too.
+	Disks []Disk `json:"disks,omitempty"`
+}
+
+// Disk is one disk as it was served. Its content is in its file or device only.
+type Disk struct {
+	Name     string   `json:"name"`
+	Path     string   `json:"path"`
+	Made     bool     `json:"made,omitempty"` // the file was made for it
+	ReadOnly bool     `json:"read_only,omitempty"`
+	Base     string   `json:"base,omitempty"`
+	Shared   string   `json:"shared,omitempty"`
+	Mode     string   `json:"mode,omitempty"` // that it had
+	Allow    []string `json:"allow,omitempty"`
 }
 
 // Export is one export as it was served.
