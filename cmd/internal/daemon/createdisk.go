@@ -106,7 +106,8 @@ func (d *Daemon) serveNew(r admin.DiskRequest, made bool) error {
 	if err != nil {
 		return &admin.Error{Status: http.StatusConflict, Message: fmt.Sprintf("disk %s: %v", c.Name, err), Hint: cureDisk(err)}
 	}
-	s := &servedDisk{Disk: c, created: true, made: made, device: device}
+	s := d.newServed(c, device)
+	s.created, s.made = true, made
 	d.putDisk(len(d.listDisks()), s)
 	err = d.saveState(false)
 	if err == nil {
@@ -320,6 +321,8 @@ func (d *Daemon) openSaved(s state.Disk) error {
 	if err != nil {
 		return err
 	}
-	d.putDisk(len(d.listDisks()), &servedDisk{Disk: c, created: true, made: s.Made, device: device})
+	served := d.newServed(c, device)
+	served.created, served.made = true, s.Made
+	d.putDisk(len(d.listDisks()), served)
 	return nil
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -22,8 +23,9 @@ import (
 // is all that is kept of it, as storage is the truth. All is immutable.
 type servedDisk struct {
 	config.Disk
-	created bool // by a request
-	made    bool // its file was made for it
+	created bool   // by a request
+	made    bool   // its file was made for it
+	content string // names it
 	device  *disk.Device
 }
 
@@ -42,7 +44,7 @@ func (d *Daemon) openDisks() error {
 		if err != nil {
 			return d.config.Fault(fmt.Sprintf("disk[%d].path", i), cureDisk(err), err)
 		}
-		d.putDisk(len(d.disks), &servedDisk{Disk: c, device: device})
+		d.putDisk(len(d.disks), d.newServed(c, device))
 	}
 	d.openCreated()
 	return nil
@@ -94,13 +96,21 @@ func cureDisk(err error) string {
 	return "its size has to be a multiple of 4096 bytes: truncate -s %4096 PATH makes a file a little longer"
 }
 
+// newServed makes one that is not on the list yet.
+func (d *Daemon) newServed(c config.Disk, device *disk.Device) *servedDisk {
+	content := d.identityOf("disk " + c.Name + " " + c.Path)
+	return &servedDisk{Disk: c, device: device, content: hex.EncodeToString(content[:])}
+}
+
+// nbd is what is served. The description says that it is a disk, so that nobody makes
+// swap of it, and which one: tmemctl attach holds a server to it when it reconnects.
 func (s *servedDisk) nbd() nbd.Export {
 	access, err := config.ParseAccess(s.Allow)
 	if err != nil {
 		access = &nbd.Access{} // checked before
 	}
 	return nbd.Export{
-		Name: s.Name, Description: "disk through tmemd", Device: s.device, ReadOnly: s.ReadOnly, Access: access, SlowZeroes: true,
+		Name: s.Name, Description: "disk through tmemd, content " + s.content, Device: s.device, ReadOnly: s.ReadOnly, Access: access, SlowZeroes: true,
 	}
 }
 

@@ -115,7 +115,8 @@ func (d *Daemon) reopenDisk(s *servedDisk, at int) (*servedDisk, error) {
 		return nil, err
 	}
 	device.SetMode(s.device.Mode())
-	opened := &servedDisk{Disk: s.Disk, created: s.created, made: s.made, device: device}
+	opened := d.newServed(s.Disk, device)
+	opened.created, opened.made = s.created, s.made
 	d.putDisk(at, opened)
 	if err := d.server().AddExport(opened.nbd()); err != nil {
 		d.takeDisk(opened)
