@@ -207,7 +207,10 @@ func serveNbdkit(b testing.TB, image string, cached bool) (socket, export string
 		_ = command.Wait() // killed
 	})
 	for range 200 {
-		if _, err := os.Stat(socket); err == nil {
+		if c, err := net.Dial("unix", socket); err == nil {
+			if err := c.Close(); err != nil {
+				b.Fatal(err)
+			}
 			return socket, ""
 		}
 		time.Sleep(10 * time.Millisecond)
