@@ -19,7 +19,10 @@ done
 run busybox ip link set lo up
 run busybox ip address add 10.0.2.15/24 dev eth0
 run busybox ip link set eth0 up
-run /sbin/nbd-client 10.0.2.2 "$nbd_port" /dev/nbd0 -N "$disk" -b 4096 -C 2
+case "$attach" in
+agent) run /bin/tmemctl attach /dev/nbd0 --server "tcp://10.0.2.2:$nbd_port" --export "$disk" --no-swap --timeout 5s --detach ;;
+*) run /sbin/nbd-client 10.0.2.2 "$nbd_port" /dev/nbd0 -N "$disk" -b 4096 -C 2 ;;
+esac
 run busybox mount -t ext4 -o noatime /dev/nbd0 /mnt
 
 # The hash of the names and contents of all files.
@@ -68,7 +71,18 @@ boot() {
 }
 
 "$scenario"
-run busybox umount /mnt
-run /sbin/nbd-client -d /dev/nbd0
+case "$attach" in
+agent)
+	if /bin/tmemctl detach /dev/nbd0; then
+		echo "result: a disk that is mounted was detached"
+	fi
+	run busybox umount /mnt
+	run /bin/tmemctl detach /dev/nbd0
+	;;
+*)
+	run busybox umount /mnt
+	run /sbin/nbd-client -d /dev/nbd0
+	;;
+esac
 echo "result: done"
 busybox poweroff -f

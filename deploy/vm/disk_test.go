@@ -28,7 +28,8 @@ const diskMiB = 64
 
 // TestDiskUnderBackends: a guest untars, hashes, rewrites and deletes on an ext4 file system on a disk, reading it back from
 // the device again and again. With backends loaded, replaced, squeezed to nearly nothing and unloaded meanwhile it finds the same as
-// without any; and again with backends that lose single pages, or all, and take some, or none.
+// without any; and again with backends that lose single pages, or all, and take some, or none, and a tmemd that is killed, and
+// tmemctl attach --no-swap to look after the device.
 func TestDiskUnderBackends(t *testing.T) {
 	for _, series := range firstKernel() {
 		t.Run("linux-"+series, func(t *testing.T) {
@@ -40,13 +41,13 @@ func TestDiskUnderBackends(t *testing.T) {
 				fmt.Fprintf(&disks, "[[disk]]\nname = %q\npath = %q\n", name, s.path(name+".img"))
 			}
 			s.serve(disks.String())
-			want := s.boot("work", "plain", 0)
-			s.bootWhile("cached", want, s.operator("cached").operate)
+			want := s.boot("work", "plain", "nbd-client", 0)
+			s.bootWhile("cached", "nbd-client", want, s.operator("cached").operate)
 			s.daemon.stop()
 			// Rules before a backend take away its way without waiting, so only now.
 			s.daemon.args = append(s.daemon.args, "--allow-faults")
 			s.daemon.start(s.ctx)
-			s.bootWhile("faulty", want, s.operator("faulty").lose)
+			s.bootWhile("faulty", "agent", want, s.operator("faulty").lose)
 			s.daemon.stop()
 			for _, name := range images {
 				s.check(name + ".img")
@@ -56,12 +57,15 @@ func TestDiskUnderBackends(t *testing.T) {
 }
 
 // bootWhile boots a machine while somebody operates backends. It has to find what it finds without any.
-func (s *diskScenario) bootWhile(name string, want []string, operate func(ctx context.Context) (operations int)) {
+func (s *diskScenario) bootWhile(name, attach string, want []string, operate func(ctx context.Context) (operations int)) {
 	s.Helper()
 	ctx, stop := context.WithCancel(s.ctx)
 	operated := make(chan int)
-	go func() { operated <- operate(ctx) }()
-	got := s.boot("work", name, 0)
+	go func() {
+		defer close(operated) // none, if it gave up
+		operated <- operate(ctx)
+	}()
+	got := s.boot("work", name, attach, 0)
 	stop()
 	if n := <-operated; n < 10 {
 		s.Errorf("only %d operations happened meanwhile", n)
@@ -155,7 +159,7 @@ func (s *diskScenario) bootFrom(name string, boot int) (results []string, reads 
 		return n
 	}
 	before := count()
-	results = s.boot("boot", name, boot)
+	results = s.boot("boot", name, "nbd-client", boot)
 	after := count()
 	return results, diskReads{after.cache - before.cache, after.storage - before.storage}
 }
@@ -240,6 +244,11 @@ func (s *diskScenario) build() {
 	for _, module := range s.kernel.Modules { // ext4 is in the kernel itself
 		add(path.Join("modules", filepath.Base(module)), module)
 	}
+	ctl := s.path("tmemctl")
+	if err := BuildProgram(s.ctx, "github.com/tmemd/tmemd/cmd/tmemctl", ctl); err != nil {
+		s.Fatal(err)
+	}
+	add("bin/tmemctl", ctl)
 	if err := contents.addTool(s.ctx, "nbd-client"); err != nil {
 		s.Fatal(err)
 	}
@@ -294,7 +303,7 @@ func (s *diskScenario) disk(name string) disk {
 }
 
 // boot runs a machine to its end, and returns its results.
-func (s *diskScenario) boot(scenario, disk string, boot int) (results []string) {
+func (s *diskScenario) boot(scenario, disk, attach string, boot int) (results []string) {
 	s.Helper()
 	qemu, err := findTool("qemu-system-x86_64")
 	if err != nil {
@@ -303,7 +312,7 @@ func (s *diskScenario) boot(scenario, disk string, boot int) (results []string) 
 	parameters := []string{
 		"console=ttyS0", "quiet", "oops=panic", "panic=-1", "mitigations=off", "nokaslr", "no_timer_check", "tsc=unstable",
 		"clocksource=hpet", "random.trust_cpu=on",
-		fmt.Sprintf("nbd_port=%d", s.daemon.port(s.ctx)), "disk=" + disk, "scenario=" + scenario, fmt.Sprint("boot=", boot),
+		fmt.Sprintf("nbd_port=%d", s.daemon.port(s.ctx)), "disk=" + disk, "attach=" + attach, "scenario=" + scenario, fmt.Sprint("boot=", boot),
 	}
 	command := exec.CommandContext(s.ctx, qemu,
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-accel", "tcg,thread=multi,tb-size=128", "-smp", "2",

@@ -121,8 +121,8 @@ func (o *diskOperator) held() int64 {
 	return 0
 }
 
-// lose has a backend lose single pages, or every one, and refuse some, or all, first of all in turn, then at random until it is told
-// to stop, and counts.
+// lose has a backend lose single pages, or every one, and refuse some, or all, first of all in turn; kills tmemd, which comes back
+// with the backend, and with an empty cache; then does all of that to the backend at random until it is told to stop, and counts.
 func (o *diskOperator) lose(ctx context.Context) (operations int) {
 	o.load()
 	o.await(ctx, "the cache is used", func() bool { return o.held() > 1<<20 })
@@ -132,6 +132,12 @@ func (o *diskOperator) lose(ctx context.Context) (operations int) {
 			times := o.fired()
 			return len(times) == len(rules) && slices.Min(times) > 0
 		})
+	}
+	for range 2 {
+		o.daemon.kill() // what the guest asks for waits
+		o.daemon.start(o.ctx)
+		o.operations++
+		o.pause(ctx)
 	}
 	for o.pause(ctx) {
 		n := 2 + o.random.IntN(20)

@@ -34,8 +34,8 @@
 //
 // Two more are about disks. A guest untars, hashes, rewrites and deletes on an ext4 file system, and reads it back from the
 // device again and again, while backends are loaded, replaced, frozen and unloaded, squeezed to 1 MiB, the least that there may be,
-// and given room; and once more with backends that lose single pages, or every one, and take some, or none. It finds the same as in
-// a run without any, and e2fsck finds nothing. Guests have their root on overlays over one base: the initramfs attaches the
+// and given room; and once more with backends that lose single pages, or every one, and take some, or none, while tmemd is killed
+// and started again, the device attached by tmemctl --no-swap. It finds the same as in a run without any, and e2fsck finds nothing. Guests have their root on overlays over one base: the initramfs attaches the
 // overlay and switches to it. The second boot from one, and another guest's from another, read from storage less than a
 // tenth of what the first boot did.
 //
