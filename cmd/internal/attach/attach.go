@@ -251,21 +251,6 @@ func (a *Attachment) configure() error {
 	return nil
 }
 
-// suitable refuses an export that cannot be swap, or is not to be.
-func suitable(s Server, noSwap bool) error {
-	switch {
-	case s.IsDisk() && !noSwap:
-		return cli.Failure("attach it with --no-swap, then mount it", "export %q is a disk: no swap is made of it", s.Name)
-	case s.Flags&flagReadOnly != 0 && !noSwap:
-		return cli.Failure("attach another export", "export %q is read-only", s.Name)
-	case s.Size%pageSize != 0:
-		return cli.Failure("give it a size that is a multiple of 4096", "export %q has %d bytes, which are not whole pages", s.Name, s.Size)
-	case s.Flags&nbdHasFlags == 0:
-		return cli.Failure("use another server", "the server of export %q does not say what it can do", s.Name)
-	}
-	return nil
-}
-
 const nbdHasFlags = uint16(1 << 0)
 
 // dial negotiates connections of one generation. With a server to compare with,
@@ -327,14 +312,6 @@ func descriptors(files []*os.File) []int {
 		list = append(list, int(f.Fd()))
 	}
 	return list
-}
-
-// use makes of the configured device what was asked for.
-func (a *Attachment) use() error {
-	if a.record.NoSwap {
-		return a.plain()
-	}
-	return a.swap()
 }
 
 // swap makes the configured device swap.

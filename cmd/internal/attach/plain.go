@@ -18,6 +18,29 @@ const diskIdentity = "disk through tmemd"
 // IsDisk says whether it is a disk, as far as the server says.
 func (s Server) IsDisk() bool { return strings.HasPrefix(s.Identity, diskIdentity) }
 
+// suitable refuses an export that cannot be swap, or is not to be.
+func suitable(s Server, noSwap bool) error {
+	switch {
+	case s.IsDisk() && !noSwap:
+		return cli.Failure("attach it with --no-swap, then mount it", "export %q is a disk: no swap is made of it", s.Name)
+	case s.Flags&flagReadOnly != 0 && !noSwap:
+		return cli.Failure("attach another export", "export %q is read-only", s.Name)
+	case s.Size%pageSize != 0:
+		return cli.Failure("give it a size that is a multiple of 4096", "export %q has %d bytes, which are not whole pages", s.Name, s.Size)
+	case s.Flags&nbdHasFlags == 0:
+		return cli.Failure("use another server", "the server of export %q does not say what it can do", s.Name)
+	}
+	return nil
+}
+
+// use makes of the configured device what was asked for.
+func (a *Attachment) use() error {
+	if a.record.NoSwap {
+		return a.plain()
+	}
+	return a.swap()
+}
+
 // plain makes the configured device no swap: it is there, for whoever mounts it.
 func (a *Attachment) plain() error {
 	if err := a.host.appear(a.record.Device); err != nil {
