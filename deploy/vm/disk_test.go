@@ -75,8 +75,8 @@ func (s *diskScenario) bootWhile(name, attach string, want []string, operate fun
 	}
 	d := s.disk(name)
 	s.Logf("disk %s was asked for %d pages, %d of them cached, and %d were written", name, d.SuccGets+d.FailedGets, d.SuccGets, d.Invalidates)
-	if d.SuccGets == 0 || d.Invalidates == 0 {
-		s.Errorf("the cache was not used: %+v", d)
+	if d.FailedGets == 0 || d.Invalidates == 0 {
+		s.Errorf("the disk was not used: %+v", d)
 	}
 }
 

@@ -82,7 +82,7 @@ func (o *diskOperator) operate(ctx context.Context) (operations int) {
 	limit(tinyCache)
 	o.await(ctx, "the cache is squeezed", func() bool { return o.held() <= 1<<20 })
 	limit(roomyCache)
-	o.await(ctx, "the cache grows again", func() bool { return o.held() > 1<<20 })
+	o.await(ctx, "the cache grows again, and is read from", func() bool { return o.held() > 1<<20 && o.hits() > 0 })
 	for o.pause(ctx) {
 		if o.loaded == "" {
 			o.load()
@@ -106,13 +106,26 @@ func (o *diskOperator) operate(ctx context.Context) (operations int) {
 	return o.operations
 }
 
-// held is what the backend holds.
-func (o *diskOperator) held() int64 {
-	var s status
+func (o *diskOperator) status() (s status) {
 	if err := json.Unmarshal(o.tmemctl("status"), &s); err != nil {
 		o.Errorf("tmemctl status: %v", err)
 	}
-	for _, b := range s.Backends {
+	return s
+}
+
+// hits is how many pages of the disk came from the cache.
+func (o *diskOperator) hits() (pages uint64) {
+	for _, d := range o.status().Disks {
+		if d.Name == o.disk {
+			pages = d.SuccGets
+		}
+	}
+	return pages
+}
+
+// held is what the backend holds.
+func (o *diskOperator) held() int64 {
+	for _, b := range o.status().Backends {
 		if b.Name == o.loaded {
 			return b.Held
 		}
