@@ -53,7 +53,7 @@ bench: ## fill an export with real page content and report
 bench-nbd: deps build ## side by side with other NBD servers and zram, quiet and disturbed, and the targets
 	$(GO) run ./deploy/bench -tmemd bin/tmemd
 
-bench-memory: ## memory for a page of a corpus of MIB MiB, beside a zram device; takes root
+bench-memory: build ## memory for a page of a corpus of MIB MiB, and tmemctl estimate, beside a zram device; takes root
 	$(GO) test -tags memory -count=1 -timeout 15m -v $(if $(filter-out 0,$(shell id -u)),-exec 'sudo -n MIB=$(MIB)') ./deploy/memory
 
 bench-drain: deps ## what unloading costs, beside fio and plain writes; what a store costs without a backend

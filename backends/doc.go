@@ -149,8 +149,8 @@
 //	B25 For one key, Load may overlap with Load, with Invalidate, and with the Store
 //	    that follows it; it then gives one of these pages or is ErrGone. The caller
 //	    has at most one live handle of a key: it invalidates the old one first.
-//	B26 They give way. As long as one takes memory, no page of another export is
-//	    refused as RefusedFull or evicted. A backend that cannot keep the two apart
+//	B26 They give way. As long as one takes memory that such a page could have, no page
+//	    of another export is refused as RefusedFull or evicted. A backend that cannot keep the two apart
 //	    refuses Init of an ephemeral export with an error.
 //	B27 They end with the process: nobody remembers their handles, so Adopt is not
 //	    asked for them, and Adopted forgets them without counting them.

@@ -26,6 +26,7 @@ var rooms = map[string][]string{
 	"backends":           {"backends/sharedmem", "backends/arena", "backends/pagelz4", "backends/pressure", "backends/samefilled", "backends"},
 	"backends/ramster":   {"backends/sharedmem", "backends/arena", "backends/pageindex", "backends/pagelz4", "backends/pressure", "backends/samefilled", "backends"},
 	"pagelock":           {},
+	"pagemap":            {},
 	"frontswap":          {"backends", "backends/sharedmem", "pagelock"},
 	"cleancache":         {"backends", "backends/sharedmem", "pagelock"},
 	"tier":               {"frontswap", "cleancache", "backends", "backends/sharedmem", "backends/fault"},

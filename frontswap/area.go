@@ -31,6 +31,10 @@ type AreaConfig struct {
 	Empty   bool    // storage is all zeros: pages that nobody wrote are holes
 	Touch   bool    // take the page map's memory now, not page by page as it is used
 
+	// Overcommit claims memory for the page map as pages are written, in a folder: then a
+	// write fails when there is none (Area.Reserve). Else all of it is claimed now.
+	Overcommit bool
+
 	// Takeover opens the map that an earlier process left, between Restore and
 	// Resume. Empty is what it was then.
 	Takeover bool
@@ -47,6 +51,9 @@ type Area struct {
 	fresh   Owner           // immutable: what OwnerNone means here, none or hole
 	locks   *pagelock.Locks // immutable
 	touched bool            // immutable: the map's memory is taken before it is used
+
+	overcommit bool // immutable: the map's memory is claimed as it is used
+	mapped     mapMemory
 
 	// words is the page map. Each word is guarded by its page's lock, and atomic so
 	// that counting may look without. A longer map replaces it when the area grows,
@@ -117,10 +124,21 @@ func newArea(fs *Frontswap, c AreaConfig) (*Area, error) {
 		}
 	}
 	a := &Area{
-		touched: c.Touch, fs: fs, name: c.Name, fresh: fresh, id: c.ID, storage: c.Storage, memory: memory,
+		touched: c.Touch, overcommit: c.Overcommit && !c.Touch, fs: fs, name: c.Name, fresh: fresh, id: c.ID, storage: c.Storage, memory: memory,
 		locks: pagelock.New(c.Pages), closed: make(chan struct{}),
 	}
+	if c.Touch {
+		a.locks.Take()
+	}
 	a.publishWords()
+	a.mapped.init()
+	a.mapped.grow(a.words64())
+	if c.Takeover {
+		a.mapTouched()
+	}
+	if c.Touch || !c.Takeover && !a.overcommit {
+		a.mapped.set(0, c.Pages, true)
+	}
 	a.length.Store(c.Pages)
 	a.pages[OwnerNone].Store(int64(c.Pages))
 	return a, nil
@@ -160,7 +178,12 @@ func (a *Area) upgrade(page uint64) { a.locks.Upgrade(page) }
 // at is the page's place in the map.
 func (a *Area) at(page uint64) *atomic.Uint64 { return &(*a.words.Load())[page] }
 
-func (a *Area) word(page uint64) word { return word(a.at(page).Load()) }
+func (a *Area) word(page uint64) word {
+	if !a.mapped.has(page) {
+		return 0
+	}
+	return word(a.at(page).Load())
+}
 
 // publishWords makes the map of the memory that there is.
 func (a *Area) publishWords() {
@@ -357,10 +380,11 @@ func (a *Area) InvalidatePage(page uint64) {
 }
 
 // commit is the only place that changes a word: the new one is published, then
-// the old handle is freed (F1). REQUIRES: Lock held.
+// the old handle is freed (F1). REQUIRES: Lock held, and Reserve.
 func (a *Area) commit(page uint64, next word) {
 	old := a.word(page)
 	a.at(page).Store(uint64(next))
+	a.mapped.set(page, page+1, true) // it has memory now, whether it was reserved or not
 	if old.owner() != next.owner() {
 		a.pages[old.owner()].Add(-1)
 		a.pages[next.owner()].Add(1)

@@ -5,7 +5,6 @@ import (
 	"os"
 
 	"github.com/tmemd/tmemd/backends"
-	"github.com/tmemd/tmemd/backends/sharedmem"
 )
 
 // Grow makes the area pages long. The pages that it gains read as zeros: because
@@ -21,18 +20,24 @@ func (a *Area) Grow(pages uint64, zeros bool) error {
 		return nil
 	}
 	had := int64(len(a.memory.Bytes()))
-	if err := a.memory.Grow(int64(pages) * wordSize); err != nil {
+	if err := a.memory.Grow(int64(pages)*wordSize, !a.overcommit); err != nil {
 		return fmt.Errorf("grow area %s: %w", a.name, err)
 	}
-	// What Shrink gave back of the map. Not all of it: what is claimed twice looks as
-	// if it had been used (Touched).
-	if err := claimMap(a.memory, old, min(pages, uint64(had)/wordSize)); err != nil {
-		return fmt.Errorf("grow area %s: %w", a.name, err)
+	if !a.overcommit {
+		// What Shrink gave back of the map. Not all of it: what is claimed twice looks as
+		// if it had been used (Touched).
+		if err := claimMap(a.memory, old, min(pages, uint64(had)/wordSize)); err != nil {
+			return fmt.Errorf("grow area %s: %w", a.name, err)
+		}
 	}
 	if a.touched {
 		if err := takeMap(a.memory, old, pages); err != nil {
 			return fmt.Errorf("grow area %s: %w", a.name, err)
 		}
+	}
+	a.mapped.grow(pages)
+	if !a.overcommit {
+		a.mapped.set(old, pages, true)
 	}
 	// Whoever has the old map goes on with it: it is the same memory (M1 of
 	// sharedmem), and page locks do not depend on the length.
@@ -42,6 +47,9 @@ func (a *Area) Grow(pages uint64, zeros bool) error {
 		// Words, although they take memory: a fresh word would say that storage has
 		// the page, or, where it means a hole, leave storage as it is at the end.
 		gained = OwnerHole
+		if err := a.Reserve(old, pages); err != nil {
+			return fmt.Errorf("grow area %s: %w", a.name, err)
+		}
 		for page := old; page < pages; page++ {
 			a.at(page).Store(uint64(makeWord(OwnerHole, 0)))
 		}
@@ -49,36 +57,6 @@ func (a *Area) Grow(pages uint64, zeros bool) error {
 	a.pages[gained].Add(int64(pages - old))
 	a.length.Store(pages)
 	return nil
-}
-
-// claimMap claims the memory of the words from one page to before another, without
-// the page of the system that words before them are in too.
-func claimMap(memory *sharedmem.Region, from, to uint64) error {
-	first, last := mapRange(memory, from, to)
-	if first >= last {
-		return nil
-	}
-	return memory.Claim(first, last-first)
-}
-
-// takeMap takes the memory of these words now.
-func takeMap(memory *sharedmem.Region, from, to uint64) error {
-	if err := claimMap(memory, from, to); err != nil {
-		return err
-	}
-	first, last := mapRange(memory, from, to)
-	if first >= last {
-		return nil
-	}
-	return memory.Touch(first, last-first)
-}
-
-// mapRange is where they are, in whole pages of the system.
-func mapRange(memory *sharedmem.Region, from, to uint64) (first, last int64) {
-	system := int64(os.Getpagesize())
-	first = (int64(from)*wordSize + system - 1) / system * system
-	last = (int64(to)*wordSize + system - 1) / system * system
-	return first, min(last, int64(len(memory.Bytes())))
 }
 
 // Content counts the pages from first on that may have something in them: all
@@ -125,6 +103,7 @@ func (a *Area) Shrink(pages uint64) {
 	system := int64(os.Getpagesize())
 	first := (int64(pages)*wordSize + system - 1) / system * system
 	if last := int64(old) * wordSize / system * system; first < last {
+		a.mapped.set(uint64(first)/wordSize, uint64(last)/wordSize, false)
 		if err := a.memory.Punch(first, last-first); err != nil {
 			a.fs.log.Warn("memory of the page map is not given back", "export", a.name, "error", err)
 		}

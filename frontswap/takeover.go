@@ -192,8 +192,10 @@ func createMap(folder *sharedmem.Folder, c AreaConfig) (*sharedmem.Region, Owner
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := memory.Claim(0, int64(c.Pages)*wordSize); err != nil {
-		return nil, 0, errors.Join(err, memory.Close())
+	if !c.Overcommit || c.Touch {
+		if err := memory.Claim(0, int64(c.Pages)*wordSize); err != nil {
+			return nil, 0, errors.Join(err, memory.Close())
+		}
 	}
 	return memory, fresh, nil
 }

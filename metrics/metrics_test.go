@@ -107,7 +107,7 @@ func someSnapshot() Snapshot {
 		Memory: []sharedmem.Usage{{Purpose: "page map", Mapped: 1, Resident: 1}},
 		Ramsters: []Ramster{{
 			Backend: "others", Staged: 4096, Pages: 500, Lost: 2, Sent: 510, SentAgain: 3, Repaired: 4, Orphans: 6, ReadAhead: 70, AheadHits: 60, SecondCopy: 7,
-			LoadsWaited: 8, Evicted: 9, Home: 8192, CameHome: 5, SentOut: 1,
+			LoadsWaited: 8, Evicted: 9, Home: 8192, CameHome: 5, SentOut: 1, Cached: 90, CachedGone: 10,
 			Donors: []RamsterDonor{
 				{Name: "east", Up: true, Pages: 500, Free: 1 << 20, Latency: 250 * time.Microsecond, Sessions: 1, Sent: 2000000, Received: 1000000},
 				{Name: "west", Pages: 499, Wanted: 8192, Latency: time.Millisecond, Missed: 11, Rejected: 12, Missing: 13, Sessions: 14, Failures: 15, Sent: 16, Received: 17},

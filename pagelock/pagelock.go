@@ -12,13 +12,19 @@ const BlockPages = 256
 // Locks are the locks of the pages of one export: striped, one 32-bit word a
 // stripe. The package comment has the modes and the order.
 type Locks struct {
-	stripes []atomic.Uint32 // power of two, at least BlockPages
-	waits   [waitBuckets]waitBucket
+	mask   uint64                    // immutable: stripes-1; stripes are a power of two, at least BlockPages
+	pieces []atomic.Pointer[stripes] // immutable but for what they point to: nil until one of them was locked
+	waits  [waitBuckets]waitBucket
 }
 
+// stripes are the words of neighbours. They are made when one is first needed, so
+// that an export that nobody uses costs none.
+type stripes [pieceStripes]atomic.Uint32
+
 const (
-	maxStripes  = 1 << 16
-	waitBuckets = 64
+	maxStripes   = 1 << 16
+	pieceStripes = 1 << 10
+	waitBuckets  = 64
 
 	lockExclusive = 1 << 31
 	lockUpdate    = 1 << 30
@@ -33,8 +39,10 @@ type waitBucket struct {
 	_    [40]byte  // keep neighbours off this cache line
 }
 
-// Bytes is the memory of the locks of so many pages.
-func Bytes(pages uint64) int64 { return int64(stripesFor(pages)) * 4 }
+// Bytes is the memory of the locks of so many pages, once all of it was used.
+func Bytes(pages uint64) int64 { return int64(piecesFor(stripesFor(pages))) * pieceStripes * 4 }
+
+func piecesFor(n uint64) uint64 { return (n + pieceStripes - 1) / pieceStripes }
 
 func stripesFor(pages uint64) uint64 {
 	n := uint64(BlockPages)
@@ -47,11 +55,30 @@ func stripesFor(pages uint64) uint64 {
 // New makes the locks of so many pages. The length may change later: stripes are
 // found by page number.
 func New(pages uint64) *Locks {
-	l := &Locks{stripes: make([]atomic.Uint32, stripesFor(pages))}
+	n := stripesFor(pages)
+	l := &Locks{mask: n - 1, pieces: make([]atomic.Pointer[stripes], piecesFor(n))}
 	for i := range l.waits {
 		l.waits[i].cond.L = &l.waits[i].mu
 	}
 	return l
+}
+
+// Take makes all of the locks' memory now, for who must not do so later.
+func (l *Locks) Take() {
+	for i := range l.pieces {
+		l.stripe(uint64(i) * pieceStripes)
+	}
+}
+
+// stripe is a stripe's word.
+func (l *Locks) stripe(i uint64) *atomic.Uint32 {
+	piece := &l.pieces[i/pieceStripes]
+	p := piece.Load()
+	if p == nil {
+		piece.CompareAndSwap(nil, new(stripes)) // or somebody else's
+		p = piece.Load()
+	}
+	return &p[i%pieceStripes]
 }
 
 // lockMode is what is asked of a stripe.
@@ -69,7 +96,7 @@ var (
 )
 
 func (l *Locks) try(page uint64, m *lockMode) bool {
-	s := &l.stripes[page&uint64(len(l.stripes)-1)]
+	s := l.stripe(page & l.mask)
 	for {
 		old := s.Load()
 		if old&m.blocked != 0 {
@@ -85,13 +112,13 @@ func (l *Locks) lock(page uint64, m *lockMode) {
 	if l.try(page, m) {
 		return
 	}
-	stripe := page & uint64(len(l.stripes)-1)
+	stripe := page & l.mask
 	b := &l.waits[stripe%waitBuckets]
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for {
 		// The bit first, then the try: whoever unlocks after the try sees it.
-		l.stripes[stripe].Or(lockWaited)
+		l.stripe(stripe).Or(lockWaited)
 		if l.try(page, m) {
 			return
 		}
@@ -128,32 +155,47 @@ func (l *Locks) UnlockUpdate(page uint64) { l.unlock(page, lockUpdate) }
 func (l *Locks) Upgrade(page uint64) { l.lock(page, &modeUpgrade) }
 
 // Quiesce returns when every holder of a lock of any mode at the time of the call
-// has released it. It takes each stripe once, one at a time.
+// has released it. It takes each stripe once, one at a time, of those that were ever
+// taken: who takes one for the first time does so after the call.
 func (l *Locks) Quiesce() {
-	for stripe := range uint64(len(l.stripes)) {
+	for stripe := range l.used {
 		l.Lock(stripe)
 		l.Unlock(stripe)
 	}
 }
 
 // Barrier returns when every holder of an exclusive or update lock at the time
-// of the call has released it. It takes each stripe once, one at a time.
+// of the call has released it. It takes each stripe once, one at a time, as Quiesce.
 func (l *Locks) Barrier() {
-	for stripe := range uint64(len(l.stripes)) {
+	for stripe := range l.used {
 		l.lock(stripe, &modeUpdate)
 		l.unlock(stripe, lockUpdate)
 	}
 }
 
+// used are the stripes that were ever taken, and some of their neighbours.
+func (l *Locks) used(yield func(uint64) bool) {
+	for i := range l.pieces {
+		if l.pieces[i].Load() == nil {
+			continue
+		}
+		for j := range min(uint64(pieceStripes), l.mask+1) {
+			if !yield(uint64(i)*pieceStripes + j) {
+				return
+			}
+		}
+	}
+}
+
 func (l *Locks) unlock(page uint64, held uint32) {
-	stripe := page & uint64(len(l.stripes)-1)
-	left := l.stripes[stripe].Add(-held)
+	stripe := page & l.mask
+	left := l.stripe(stripe).Add(-held)
 	if left&lockWaited == 0 || left&lockReaders != 0 {
 		return
 	}
 	b := &l.waits[stripe%waitBuckets]
 	b.mu.Lock()
-	l.stripes[stripe].And(^uint32(lockWaited))
+	l.stripe(stripe).And(^uint32(lockWaited))
 	b.cond.Broadcast()
 	b.mu.Unlock()
 }

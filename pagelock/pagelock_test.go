@@ -32,7 +32,7 @@ func TestModes(t *testing.T) {
 				l.unlock(0, second.held)
 			}
 			l.unlock(0, first.held)
-			if s := l.stripes[0].Load(); s != 0 {
+			if s := l.stripe(0).Load(); s != 0 {
 				t.Errorf("%s then %s: stripe is %#x at the end", first.name, second.name, s)
 			}
 		}
@@ -119,7 +119,7 @@ func TestExclude(t *testing.T) {
 	}
 	for p := range uint64(pages) {
 		if !l.try(p, &modeExclusive) {
-			t.Errorf("page %d is still locked: %#x", p, l.stripes[p].Load())
+			t.Errorf("page %d is still locked: %#x", p, l.stripe(uint64(p)).Load())
 		}
 	}
 }

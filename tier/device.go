@@ -17,14 +17,18 @@ import (
 
 // Config says what a device is made of.
 type Config struct {
-	Name      string               // the export's name
-	ID        uint32               // unique among the daemon's exports, stable over its life
-	Storage   Storage              // owned by the device from Open on
-	Empty     bool                 // storage is all zeros, so what nobody wrote needs no reading
-	Touch     bool                 // take the page map's memory now: for serving the host's own swap
-	Takeover  bool                 // the page map is what an earlier process left; Resume comes before the first request
-	Frontswap *frontswap.Frontswap // the registry it offers pages to
-	Log       *slog.Logger
+	Name    string  // the export's name
+	ID      uint32  // unique among the daemon's exports, stable over its life
+	Storage Storage // owned by the device from Open on
+	Empty   bool    // storage is all zeros, so what nobody wrote needs no reading
+	Touch   bool    // take the page map's memory now: for serving the host's own swap
+
+	// Overcommit takes memory for the page map as pages are written, not now: for many
+	// exports of which few are full. A write fails with ENOSPC if there is none left.
+	Overcommit bool
+	Takeover   bool                 // the page map is what an earlier process left; Resume comes before the first request
+	Frontswap  *frontswap.Frontswap // the registry it offers pages to
+	Log        *slog.Logger
 }
 
 // Device is one export: a range of bytes whose pages live in backends or on
@@ -63,14 +67,12 @@ func Open(c Config) (*Device, error) {
 	d.scratch.New = func() any { return new([pageSize]byte) }
 	var err error
 	d.area, err = c.Frontswap.OpenArea(frontswap.AreaConfig{
-		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: d, Empty: c.Empty, Touch: c.Touch, Takeover: c.Takeover,
+		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: d, Empty: c.Empty, Touch: c.Touch, Overcommit: c.Overcommit, Takeover: c.Takeover,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if d.syncer, err = newSyncer(d); err != nil {
-		return nil, errors.Join(fmt.Errorf("open device %s: %w", c.Name, err), d.area.Close())
-	}
+	d.syncer = newSyncer(d)
 	d.puncher = newPuncher(d)
 	return d, nil
 }
@@ -170,7 +172,9 @@ func (d *Device) Trim(off, length int64) error {
 	}
 	first := uint64((off + pageSize - 1) / pageSize)
 	last := uint64((off + length) / pageSize)
-	d.makeHoles(first, last, true)
+	if err := d.makeHoles(first, last, true); err != nil {
+		return fmt.Errorf("trim: %w", err)
+	}
 	return nil
 }
 
@@ -203,7 +207,9 @@ func (d *Device) WriteZeroes(off, length int64, punch bool) error {
 		end -= tail
 	}
 	if end > off {
-		d.makeHoles(uint64(off/pageSize), uint64(end/pageSize), punch)
+		if err := d.makeHoles(uint64(off/pageSize), uint64(end/pageSize), punch); err != nil {
+			return fmt.Errorf("write zeroes: %w", err)
+		}
 	}
 	return nil
 }
@@ -217,19 +223,25 @@ func (d *Device) zeroPart(off int64, n int) error {
 // makeHoles makes holes of the pages. On storage that was empty, those that nobody
 // ever wrote are holes already, and there is nothing to punch below them: the map
 // of a new export stays untouched when all of it is discarded.
-func (d *Device) makeHoles(first, last uint64, punch bool) {
+func (d *Device) makeHoles(first, last uint64, punch bool) error {
 	for first < last {
 		end := last
 		if d.area.Fresh() == frontswap.OwnerHole {
 			first, end = d.area.NextTouched(first)
 			first, end = min(first, last), min(end, last)
 		}
-		d.makeHolesTouched(first, end, punch)
+		if err := d.makeHolesTouched(first, end, punch); err != nil {
+			return err
+		}
 		first = end
 	}
+	return nil
 }
 
-func (d *Device) makeHolesTouched(first, last uint64, punch bool) {
+func (d *Device) makeHolesTouched(first, last uint64, punch bool) error {
+	if err := d.area.Reserve(first, last); err != nil {
+		return err
+	}
 	for page := first; page < last; page++ {
 		if d.area.Owner(page) == frontswap.OwnerHole {
 			continue // at this instant it was one, which is all that was asked
@@ -241,6 +253,7 @@ func (d *Device) makeHolesTouched(first, last uint64, punch bool) {
 	if punch && first < last {
 		d.puncher.discarded(first, last)
 	}
+	return nil
 }
 
 // storageLock is the lock for the block that the page lies in.
@@ -275,7 +288,10 @@ func (d *Device) Stats() Stats {
 		Area: d.area.Stats(), Storage: d.storage.Stats(),
 		Writethrough: d.Writethrough(), SyncBlocks: d.syncer.left.Load(), Rescued: d.rescued.Load(),
 	}
-	s.Memory = append(s.Memory, s.Area.Memory, d.syncer.buffer.Usage())
+	s.Memory = append(s.Memory, s.Area.Memory)
+	if buffer := d.syncer.buffer.Load(); buffer != nil {
+		s.Memory = append(s.Memory, buffer.Usage())
+	}
 	s.Memory = append(s.Memory, s.Storage.Memory...)
 	return s
 }

@@ -8,22 +8,29 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/tmemd/tmemd/backends/sharedmem"
 )
 
 // OpenImage opens storage that is there and is the truth: a file or a block device
 // with content of its own, of a length that is a multiple of the page size. Read only,
-// others may have it open read only too.
+// others may have it open read only too. It has buffers of its own.
 func OpenImage(path string, readOnly bool) (*File, error) {
-	s, err := openImage(path, readOnly)
+	s, err := new(Buffers).OpenImage(path, readOnly)
+	if err == nil {
+		s.own = true
+	}
+	return s, err
+}
+
+// OpenImage is the function of that name, for files that share buffers.
+func (b *Buffers) OpenImage(path string, readOnly bool) (*File, error) {
+	s, err := b.openImage(path, readOnly)
 	if err != nil {
 		return nil, fmt.Errorf("open image %s: %w", path, err)
 	}
 	return s, nil
 }
 
-func openImage(path string, readOnly bool) (_ *File, err error) {
+func (b *Buffers) openImage(path string, readOnly bool) (_ *File, err error) {
 	flags, lock := os.O_RDWR, unix.LOCK_EX
 	if readOnly {
 		flags, lock = os.O_RDONLY, unix.LOCK_SH
@@ -46,7 +53,7 @@ func openImage(path string, readOnly bool) (_ *File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &File{path: path, file: f, direct: direct}
+	s := &File{path: path, file: f, direct: direct, buffers: b}
 	s.pages.Store(uint64(size / pageSize))
 	s.dirty.Store(true) // an earlier process may have written and not synced
 	if direct {
@@ -90,16 +97,10 @@ func imageSize(f *os.File) (int64, error) {
 	return size, nil
 }
 
-// makeBounce makes the bounce buffers.
-func (s *File) makeBounce() (err error) {
-	if s.memory, err = sharedmem.NewPrivate("storage buffers", bounceSize*bounceCount); err != nil {
-		return err
-	}
-	s.bounce = make(chan []byte, bounceCount)
-	for i := range bounceCount {
-		s.bounce <- s.memory.Bytes()[i*bounceSize:][:bounceSize:bounceSize]
-	}
-	return nil
+// makeBounce makes ready for bounce buffers.
+func (s *File) makeBounce() error {
+	s.bounce = make(chan struct{}, bounceCount)
+	return s.buffers.join()
 }
 
 // Allocated returns the first run of pages from page on that have space on the file

@@ -44,7 +44,7 @@ func (d *Device) TryWriteAt(p []byte, off int64) (n int) {
 		return 0
 	}
 	for page := uint64(off / pageSize); n < len(p) && d.area.TryLock(page); page++ {
-		ok := d.area.TryStore(page, p[n:n+pageSize])
+		ok := d.area.Reserved(page) && d.area.TryStore(page, p[n:n+pageSize])
 		d.area.Unlock(page)
 		if !ok {
 			break
@@ -121,6 +121,9 @@ func (d *Device) onStorage(page uint64) bool {
 // storage, neighbours in one piece.
 func (d *Device) writePages(first uint64, p []byte) error {
 	last := first + uint64(len(p)/pageSize)
+	if err := d.area.Reserve(first, last); err != nil {
+		return err
+	}
 	for page := first; page < last; page++ {
 		d.area.Lock(page)
 	}
@@ -218,6 +221,9 @@ func (d *Device) readPart(page uint64, start int, p []byte) error {
 // writePart merges p into one page: its newest content is read, changed and
 // stored as a whole under one lock, so that two writers of one page both count.
 func (d *Device) writePart(page uint64, start int, p []byte) error {
+	if err := d.area.Reserve(page, page+1); err != nil {
+		return err
+	}
 	scratch := d.scratch.Get().(*[pageSize]byte)
 	defer d.scratch.Put(scratch)
 	d.area.Lock(page)

@@ -65,13 +65,6 @@ type StorageStats struct {
 	Memory        []sharedmem.Usage
 }
 
-// Bounce buffers exist because O_DIRECT wants aligned memory, and requests
-// arrive wherever the socket put them.
-const (
-	bounceSize  = 128 << 10
-	bounceCount = 16
-)
-
 // File is storage in a sparse file or a block device. Reads and writes may run
 // at once from any goroutine.
 type File struct {
@@ -80,8 +73,9 @@ type File struct {
 	pages  atomic.Uint64 // changed by Resize
 	direct bool          // immutable
 
-	bounce chan []byte       // free bounce buffers; nil unless direct
-	memory *sharedmem.Region // what they are made of
+	buffers *Buffers      // where bounce buffers come from
+	own     bool          // immutable: buffers are this file's alone
+	bounce  chan struct{} // a token for each buffer that may be in use at once; nil unless direct
 
 	syncMu sync.Mutex  // one Sync at a time: a second one must not overtake the first
 	dirty  atomic.Bool // written since the last Sync
@@ -94,7 +88,17 @@ type File struct {
 // size, or a file, which is created and made that long if needed (sparse: it
 // takes space as pages are written). size is a multiple of the page size.
 // A file that is longer is refused: what it holds beyond size would be lost.
+// It has buffers of its own.
 func OpenFile(path string, size int64) (*File, error) {
+	s, err := new(Buffers).OpenFile(path, size)
+	if err == nil {
+		s.own = true
+	}
+	return s, err
+}
+
+// OpenFile is the function of that name, for files that share buffers.
+func (b *Buffers) OpenFile(path string, size int64) (*File, error) {
 	if size <= 0 || size%pageSize != 0 {
 		return nil, fmt.Errorf("open storage %s: size %d is not a positive multiple of %d", path, size, pageSize)
 	}
@@ -110,7 +114,7 @@ func OpenFile(path string, size int64) (*File, error) {
 		}
 		return nil, fmt.Errorf("open storage %s: lock it: %w", path, err)
 	}
-	s := &File{path: path, file: f, direct: direct}
+	s := &File{path: path, file: f, direct: direct, buffers: b}
 	s.pages.Store(uint64(size / pageSize))
 	s.dirty.Store(true) // an earlier process may have written and not synced
 	if err := s.fit(size); err != nil {
@@ -228,8 +232,14 @@ func (s *File) transfer(first uint64, p []byte, do func([]byte, int64) error, re
 	if !s.direct || aligned {
 		return do(p, off)
 	}
-	b := <-s.bounce
-	defer func() { s.bounce <- b }()
+	s.bounce <- struct{}{}
+	defer func() { <-s.bounce }()
+	buffer, err := s.buffers.get()
+	if err != nil {
+		return err
+	}
+	defer s.buffers.put(buffer)
+	b := buffer.Bytes()
 	for len(p) > 0 {
 		n := min(len(p), len(b))
 		if !reading {
@@ -289,8 +299,8 @@ func (s *File) Stats() StorageStats {
 	if unix.Fstat(int(s.file.Fd()), &info) == nil && info.Mode&unix.S_IFMT == unix.S_IFREG {
 		st.AllocatedSize = info.Blocks * 512
 	}
-	if s.memory != nil {
-		st.Memory = append(st.Memory, s.memory.Usage())
+	if s.own && s.direct {
+		st.Memory = append(st.Memory, s.buffers.Usage())
 	}
 	return st
 }
@@ -298,8 +308,8 @@ func (s *File) Stats() StorageStats {
 // Close implements [Storage].
 func (s *File) Close() error {
 	err := s.file.Close()
-	if s.memory != nil {
-		err = errors.Join(err, s.memory.Close())
+	if s.direct {
+		err = errors.Join(err, s.buffers.leave())
 	}
 	if err != nil {
 		return fmt.Errorf("close storage %s: %w", s.path, err)

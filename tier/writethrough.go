@@ -2,6 +2,7 @@ package tier
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/tmemd/tmemd/backends/sharedmem"
 	"github.com/tmemd/tmemd/frontswap"
@@ -38,8 +39,8 @@ func ParseWritethrough(s string) (Writethrough, error) {
 // also copies the pages that backends have already, behind the requests.
 func (d *Device) SetWritethrough(w Writethrough) {
 	old := Writethrough(d.writethrough.Swap(int32(w)))
-	if old == WritethroughOff && w != WritethroughOff {
-		d.syncer.mark(0, d.area.Pages())
+	if (old == WritethroughOff) != (w == WritethroughOff) {
+		d.syncer.mark(0, d.area.Pages()) // to copy what backends have, or to end it
 	}
 }
 
@@ -50,31 +51,52 @@ func (d *Device) Writethrough() Writethrough { return Writethrough(d.writethroug
 type syncer struct {
 	d *Device
 	sweeper
-	buffer *sharedmem.Region // one block
+
+	// buffer is for one block: made when there is something to copy, and given back
+	// when the mode is off. Its goroutine's, and Stats looks.
+	buffer atomic.Pointer[sharedmem.Region]
 }
 
-func newSyncer(d *Device) (*syncer, error) {
-	buffer, err := sharedmem.NewPrivate("writethrough buffer", frontswap.BlockPages*pageSize)
-	if err != nil {
-		return nil, err
-	}
-	s := &syncer{d: d, buffer: buffer}
+func newSyncer(d *Device) *syncer {
+	s := &syncer{d: d}
 	s.visit, s.retry = s.block, true
 	s.fault = func(err error) { d.log.Warn("pages are not copied to storage yet", "error", err) }
 	s.start(d.area.Pages())
-	return s, nil
+	return s
 }
 
 func (s *syncer) stop() error {
 	s.sweeper.stop()
-	return s.buffer.Close()
+	return s.giveBack()
+}
+
+func (s *syncer) giveBack() error {
+	if buffer := s.buffer.Swap(nil); buffer != nil {
+		return buffer.Close()
+	}
+	return nil
+}
+
+func (s *syncer) takeBuffer() error {
+	if s.buffer.Load() != nil {
+		return nil
+	}
+	buffer, err := sharedmem.NewPrivate("writethrough buffer", frontswap.BlockPages*pageSize)
+	if err != nil {
+		return err
+	}
+	s.buffer.Store(buffer)
+	return nil
 }
 
 // block copies what the block at first has in backends and not on storage.
 // Loads go on meanwhile; writes to these pages wait (T4).
 func (s *syncer) block(first uint64) error {
 	if s.d.Writethrough() == WritethroughOff {
-		return errStopSweeping
+		return s.giveBack() // the mark is gone: turning it on marks everything
+	}
+	if err := s.takeBuffer(); err != nil {
+		return err
 	}
 	last := min(first+frontswap.BlockPages, s.d.area.Pages())
 	var mine [frontswap.BlockPages]bool
@@ -106,7 +128,7 @@ func (s *syncer) block(first uint64) error {
 
 // run copies the pages from start to before end. REQUIRES: LockUpdate held.
 func (s *syncer) run(start, end uint64) error {
-	run := s.buffer.Bytes()[:(end-start)*pageSize]
+	run := s.buffer.Load().Bytes()[:(end-start)*pageSize]
 	for page := start; page < end; page++ {
 		if err := s.d.area.Load(page, run[(page-start)*pageSize:][:pageSize]); err != nil {
 			// Its own reads will say so; the others are copied.

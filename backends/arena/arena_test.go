@@ -411,3 +411,14 @@ func TestClassesStay(t *testing.T) {
 		}
 	}
 }
+
+// TestHeldFor compares with the slots of an arena, in full chunks.
+func TestHeldFor(t *testing.T) {
+	a := newArena(t, 1<<20)
+	for length := 1; length <= MaxData; length++ {
+		slot := a.SlotSize(length)
+		if got, want := HeldFor(length), ChunkSize/float64(ChunkSize/slot); got != want || got < float64(slot) {
+			t.Fatalf("an object of %d bytes, in a slot of %d, is held in %v, want %v", length, slot, got, want)
+		}
+	}
+}

@@ -42,6 +42,31 @@ type class struct {
 	_ [64]byte // keeps neighbouring classes' locks out of one cache line
 }
 
+// cuts yields the sizes of slots, from the smallest on, each with the one before it,
+// up to the first in which every object fits.
+func cuts(yield func(size, least int64) bool) {
+	least := int64(0)
+	for size := int64(RefUnit); ; size += RefUnit {
+		size = ChunkSize / (ChunkSize / size) / RefUnit * RefUnit
+		if !yield(size, least) || size >= headerSize+MaxData {
+			return
+		}
+		least = size
+	}
+}
+
+// HeldFor is what an object with so much data, 1 to MaxData, takes of the system's
+// memory in chunks that are full: its slot, and its part of what is left at the end of
+// a chunk. It is for those who have no arena.
+func HeldFor(length int) float64 {
+	for size := range cuts {
+		if headerSize+int64(length) <= size {
+			return ChunkSize / float64(ChunkSize/size)
+		}
+	}
+	return ChunkSize
+}
+
 // makeClasses cuts chunks into each number of slots that makes a difference: of
 // two sizes of which as many fit into a chunk, only the larger is a class. Up to
 // 1,440 bytes that is every multiple of 32, above it sizes such as 64 KiB / 20.
@@ -51,18 +76,12 @@ type class struct {
 // only share out the same chunks among more classes.
 func (a *Arena) makeClasses() {
 	a.classes = make([]class, 1, 192)
-	least := int64(0)
-	for size := int64(RefUnit); ; size += RefUnit {
+	for size, least := range cuts {
 		slots := ChunkSize / size
-		size = ChunkSize / slots / RefUnit * RefUnit
 		number := len(a.classes)
 		a.classes = append(a.classes, class{number: uint32(number), size: size, least: least, slots: slots})
 		for units := least/RefUnit + 1; units <= size/RefUnit && units < int64(len(a.classFor)); units++ {
 			a.classFor[units] = uint8(number)
-		}
-		least = size
-		if size >= headerSize+MaxData {
-			break
 		}
 	}
 	// The same once more, for droppable objects.

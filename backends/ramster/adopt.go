@@ -35,6 +35,7 @@ func reopen(config Config, connect func(*Cache, *member) (session, error)) (*Cac
 	for n := 1; n < placeCount; n++ {
 		c.members.states[n].Store(uint32(l.read(uint8(n)).state))
 	}
+	c.cached.left = l.cachedPools()
 	c.adopting = &adopting{exports: map[uint32]*export{}}
 	return c, nil
 }

@@ -38,6 +38,13 @@ func (c *Cache) Load(key backends.Key, handle backends.Handle, dst []byte) error
 		samefilled.Fill(dst, value)
 		return nil
 	}
+	if c.isEphemeral(key.Export) {
+		err := c.loadCached(key, arena.Ref(handle), dst)
+		if err != nil && err != backends.ErrGone { // which costs nothing
+			err = fail(err)
+		}
+		return err
+	}
 	o, ok := c.arena.Get(arena.Ref(handle))
 	switch {
 	case !ok:

@@ -63,9 +63,9 @@ func mapFile(fd int, start, size int64) ([]byte, error) {
 // Grow makes the region size bytes long; what is new is zero. Bytes returns
 // another slice then, and the old one stays good: it is the same memory (M1).
 // Each growth costs address space until Close. Only for shared memory files; in a
-// folder the memory is claimed, see Claim, and the file says how long it is before
-// anybody can use what is new.
-func (r *Region) Grow(size int64) error {
+// folder the memory is claimed if claim says so, see Claim, and the file says how long
+// it is before anybody can use what is new.
+func (r *Region) Grow(size int64, claim bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old := int64(len(r.data))
@@ -76,9 +76,11 @@ func (r *Region) Grow(size int64) error {
 		return fmt.Errorf("grow the %s to %d bytes: %w", r.purpose, size, os.NewSyscallError("ftruncate", err))
 	}
 	if r.folder != nil {
-		if err := r.claimLocked(old, size-old); err != nil {
-			// What was claimed until then goes back: nobody has it mapped.
-			return errors.Join(fmt.Errorf("grow the %s to %d bytes: %w", r.purpose, size, err), unix.Ftruncate(r.fd, r.start+old))
+		if claim {
+			if err := r.claimLocked(old, size-old); err != nil {
+				// What was claimed until then goes back: nobody has it mapped.
+				return errors.Join(fmt.Errorf("grow the %s to %d bytes: %w", r.purpose, size, err), unix.Ftruncate(r.fd, r.start+old))
+			}
 		}
 		longer := r.header
 		longer.size = size

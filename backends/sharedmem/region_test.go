@@ -220,7 +220,7 @@ func TestGrow(t *testing.T) {
 	r := newFile(t, 2*page)
 	before := r.Bytes()
 	text(before, 1)
-	if err := r.Grow(16 * page); err != nil {
+	if err := r.Grow(16*page, true); err != nil {
 		t.Fatal(err)
 	}
 	after := r.Bytes()
@@ -234,13 +234,13 @@ func TestGrow(t *testing.T) {
 	if u := r.Usage(); u.Mapped != 18*page || u.Resident != 16*page {
 		t.Errorf("usage: %+v", u)
 	}
-	if err := r.Grow(page); err != nil || len(r.Bytes()) != 16*page {
+	if err := r.Grow(page, true); err != nil || len(r.Bytes()) != 16*page {
 		t.Errorf("growing to less: %v, %d bytes", err, len(r.Bytes()))
 	}
-	if err := r.Grow(-1 << 62); err != nil || len(r.Bytes()) != 16*page {
+	if err := r.Grow(-1<<62, true); err != nil || len(r.Bytes()) != 16*page {
 		t.Errorf("growing to nothing: %v", err)
 	}
-	if err := r.Grow(1 << 62); err == nil {
+	if err := r.Grow(1<<62, true); err == nil {
 		t.Error("grew beyond any address space")
 	}
 	before[7] = 'z' // still there after what failed

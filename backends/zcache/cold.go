@@ -66,7 +66,7 @@ func (r *recompressor) recompress(ref arena.Ref) {
 	if !ok {
 		return // next round
 	}
-	if data == nil || len(data) > len(was.Data)-len(was.Data)/16 {
+	if !worthRecompressing(len(was.Data), data) {
 		if r.arena.Mark(ref, flagSettled, 0) {
 			r.moved[backends.MovedColdPoor].Add(1)
 		}
@@ -77,4 +77,9 @@ func (r *recompressor) recompress(ref arena.Ref) {
 	if r.replace(ref, was, next) {
 		r.moved[backends.MovedCold].Add(1)
 	}
+}
+
+// worthRecompressing says whether the result takes a sixteenth less than before.
+func worthRecompressing(before int, data []byte) bool {
+	return data != nil && len(data) <= before-before/16
 }

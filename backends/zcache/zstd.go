@@ -14,8 +14,9 @@ import (
 // zstdCodec is made when the first page is to be compressed with it: its working
 // memory is some hundred times that of lz4.
 type zstdCodec struct {
-	mu   sync.Mutex // held to make it
-	made atomic.Pointer[zstdTools]
+	encoders int        // working memory for so many at a time; 0 for one for each processor; immutable
+	mu       sync.Mutex // held to make it
+	made     atomic.Pointer[zstdTools]
 }
 
 type zstdTools struct {
@@ -34,7 +35,10 @@ func (z *zstdCodec) get() (*zstdTools, error) {
 	if tools := z.made.Load(); tools != nil {
 		return tools, nil
 	}
-	encoders := max(2, runtime.GOMAXPROCS(0))
+	encoders := z.encoders
+	if encoders == 0 {
+		encoders = max(2, runtime.GOMAXPROCS(0))
+	}
 	tools := &zstdTools{encoders: make(chan *zstd.Encoder, encoders)}
 	for range encoders {
 		// One page is one block, its own window, and has a checksum outside.

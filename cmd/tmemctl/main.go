@@ -1,5 +1,6 @@
 // Command tmemctl asks a running tmemd and tells it what to do: its status, its
-// exports, and loading and unloading backends while swap is in use.
+// exports, and loading and unloading backends while swap is in use. It also measures any
+// NBD server (bench), and says what zcache would make of a host's memory (estimate).
 //
 // It finds the daemon by its state folder (--state-dir) or admin socket
 // (--socket). tmemctl --help lists the commands; --json makes every answer JSON.

@@ -10,8 +10,8 @@ import (
 
 	"github.com/pierrec/lz4/v4"
 
-	"github.com/tmemd/tmemd/deploy/bench/client"
 	"github.com/tmemd/tmemd/deploy/corpus"
+	"github.com/tmemd/tmemd/nbd/client"
 )
 
 // adverseConfiguration lets as many clients attach as one of the disturbances

@@ -9,9 +9,9 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/tmemd/tmemd/deploy/bench/client"
 	"github.com/tmemd/tmemd/deploy/corpus"
 	"github.com/tmemd/tmemd/nbd"
+	"github.com/tmemd/tmemd/nbd/client"
 )
 
 // BenchmarkTier asks what a page costs in the tier, out and in, and what it

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tmemd/tmemd/deploy/bench/client"
+	"github.com/tmemd/tmemd/nbd/client"
 )
 
 // checkEvery is the share of reads whose content is compared (M6).

@@ -20,8 +20,8 @@ import (
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/zcache"
 	"github.com/tmemd/tmemd/cleancache"
-	"github.com/tmemd/tmemd/deploy/bench/client"
 	"github.com/tmemd/tmemd/nbd"
+	"github.com/tmemd/tmemd/nbd/client"
 	"github.com/tmemd/tmemd/tier"
 	"github.com/tmemd/tmemd/tier/disk"
 )

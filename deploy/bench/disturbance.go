@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tmemd/tmemd/deploy/bench/client"
+	"github.com/tmemd/tmemd/nbd/client"
 )
 
 // disturbance is what another client does while reads are measured.

@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/tmemd/tmemd/deploy/bench/client"
 	"github.com/tmemd/tmemd/deploy/corpus"
+	"github.com/tmemd/tmemd/nbd/client"
 )
 
 // round is one server from start to end.

@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 
 	"github.com/tmemd/tmemd/backends/sharedmem"
-	"github.com/tmemd/tmemd/deploy/bench/client"
 	"github.com/tmemd/tmemd/nbd"
+	"github.com/tmemd/tmemd/nbd/client"
 	"github.com/tmemd/tmemd/tier"
 )
 

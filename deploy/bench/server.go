@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/tmemd/tmemd/deploy/bench/client"
+	"github.com/tmemd/tmemd/nbd/client"
 )
 
 // exportName is the name of every server's export.

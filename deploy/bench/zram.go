@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tmemd/tmemd/backends/sharedmem"
-	"github.com/tmemd/tmemd/deploy/bench/client"
 	"github.com/tmemd/tmemd/deploy/corpus"
+	"github.com/tmemd/tmemd/nbd/client"
 )
 
 // zramControl is where the kernel's zram driver makes devices: reading hot_add

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/tmemd/tmemd/pagemap"
 )
 
 // Bounds on the time that a program takes, beyond which its kind is left out.
@@ -48,6 +50,36 @@ func (p program) sample(ctx context.Context, c *collection, share int, folder st
 		return err
 	}
 	return sampleProcess(command.Process.Pid, c, random)
+}
+
+// sampleProcess copies runs of pages of a stopped process until the collection
+// is full or there are no more (P1).
+func sampleProcess(pid int, c *collection, random *rand.Rand) error {
+	process, err := pagemap.Open(pid)
+	if err != nil {
+		return err
+	}
+	defer process.Close()
+	runs, err := process.Runs(runPages)
+	c.restricted = process.Restricted()
+	if err != nil {
+		return err
+	}
+	random.Shuffle(len(runs), func(i, j int) { runs[i], runs[j] = runs[j], runs[i] })
+	for _, r := range runs {
+		if c.full() {
+			break
+		}
+		pages := make([]byte, r.Pages*PageSize)
+		// Memory of devices that looks anonymous cannot be read: left out.
+		if err := process.Read(r.Address, pages); err == nil {
+			c.add(pages)
+		}
+	}
+	if c.collected == 0 {
+		return errors.New("no page of it can be read")
+	}
+	return nil
 }
 
 // isolate gives the command a process group of its own, and an end with ours.

@@ -18,6 +18,7 @@
 //	activation_test.go  sockets of a service manager; no descriptors left
 //	signal_test.go      SIGKILL and what the next start says; a lost terminal or log
 //	loopdevice_test.go  storage on a block device
+//	bench_test.go       tmemctl bench beside fio on the same server: counts; rates are printed
 //
 // The grounds: no backend; zcache; zcache loaded and unloaded in a loop by
 // tmemctl for as long as the clients run.

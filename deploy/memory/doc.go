@@ -14,6 +14,10 @@
 // On both sides the working memory of the compressors is left out, as it does not
 // grow with the pages; the report has tmemd's.
 //
+// TestEstimate asks tmemctl estimate, as make build makes it, about a process that holds
+// such pages, and puts the same pages into zram: what it says of zram has to be within
+// 3 % of what zram says of itself.
+//
 // # Invariants
 //
 //	M1  The zram device belongs to a process that does nothing but wait for the

@@ -28,6 +28,13 @@ const deviceVariable = "TMEMD_ZRAM_DEVICE"
 const zramControl = "/sys/class/zram-control/"
 
 func TestMain(m *testing.M) {
+	if size := os.Getenv(holdVariable); size != "" {
+		if err := hold(size); err != nil {
+			fmt.Fprintln(os.Stderr, "error:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if os.Getenv(deviceVariable) != "" {
 		goleak.VerifyTestMain(m)
 		return

@@ -12,7 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/tmemd/tmemd/deploy/bench/client"
+	"github.com/tmemd/tmemd/nbd/client"
 )
 
 // freePort is one that nobody listened at a moment ago.

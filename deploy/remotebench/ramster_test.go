@@ -20,7 +20,7 @@ import (
 	"github.com/tmemd/tmemd/backends/backendtest"
 	"github.com/tmemd/tmemd/backends/ramster"
 	"github.com/tmemd/tmemd/backends/ramster/donor"
-	"github.com/tmemd/tmemd/deploy/bench/client"
+	"github.com/tmemd/tmemd/nbd/client"
 	"github.com/tmemd/tmemd/nbd/tlsstream"
 	"github.com/tmemd/tmemd/nbd/tlstest"
 )

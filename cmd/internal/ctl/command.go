@@ -15,8 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tmemd/tmemd/cmd/internal/admin"
+	"github.com/tmemd/tmemd/cmd/internal/bench"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/cmd/internal/estimate"
 )
 
 // Command does what the arguments ask for and returns the exit code.
@@ -64,6 +66,8 @@ func (t *tool) root(version string) *cobra.Command {
 	flags.StringVar(&t.stateDir, "state-dir", "", "`folder` of the daemon (default: the one that tmemd uses for this user)")
 	flags.StringVar(&t.socket, "socket", "", "`path` of the daemon's admin socket (default: admin.sock in its folder)")
 	flags.BoolVar(&t.json, "json", false, "print JSON")
+	root.AddCommand(bench.Command(t.out, t.log, &t.json))
+	root.AddCommand(estimate.Command(t.out, t.log, &t.json))
 	root.AddCommand(t.status(), t.reload(), t.upgrade(), t.attach(), t.detach(), t.doctor(), t.group("export", "Look at and change exports", t.exportList(), t.exportSet(), t.exportCreate(), t.exportResize(), t.exportDelete()),
 		t.group("disk", "Look at and change disks", t.diskList(), t.diskSet(), t.diskCreate(), t.diskResize(), t.diskDelete()),
 		t.group("backend", "Look at, load and unload backends", t.backendList(), t.backendLoad(), t.backendUnload(), t.backendReplace(),

@@ -1,5 +1,6 @@
 // Package ctl is tmemctl: its commands, what they print, and nothing that could
-// be done to a daemon but by its admin API.
+// be done to a daemon but by its admin API. The commands that ask no daemon are
+// packages of their own: bench and estimate.
 //
 // cmd/tmemctl calls [Command] with its arguments; tests do the same.
 //

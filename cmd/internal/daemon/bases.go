@@ -32,7 +32,7 @@ func (d *Daemon) openBases() error {
 }
 
 func (d *Daemon) openBase(c config.Base, id uint32) (*disk.Base, error) {
-	image, err := tier.OpenImage(c.Path, true)
+	image, err := d.buffers.OpenImage(c.Path, true)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func (d *Daemon) openOverlay(c config.Disk, over *servedBase) (tier.Storage, err
 		}
 		d.log.Info("overlay made", "disk", c.Name, "base", over.Name, "path", c.Path)
 	}
-	file, err := tier.OpenImage(c.Path, false)
+	file, err := d.buffers.OpenImage(c.Path, false)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ func countRemotes(list []frontswap.BackendStatus) (all []metrics.Ramster) {
 		counts := metrics.Ramster{
 			Backend: b.Name, Staged: n.Staged, Home: n.Home, CameHome: n.CameHome, SentOut: n.SentOut, Pages: n.Pages, Lost: n.Lost, Sent: n.Sent, SentAgain: n.SentAgain, Repaired: n.Repaired, Orphans: n.Orphans,
 			ReadAhead: n.ReadAhead, AheadHits: n.AheadHits, SecondCopy: n.SecondCopy, LoadsWaited: n.LoadsWaited, Evicted: n.Evicted,
+			Cached: n.Cached, CachedGone: n.CachedGone,
 		}
 		for _, d := range r.Donors() {
 			counts.Donors = append(counts.Donors, metrics.RamsterDonor{

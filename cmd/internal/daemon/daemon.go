@@ -72,6 +72,7 @@ type Daemon struct {
 	draining    []string          // backends that were being unloaded when another process took over
 	frontswap   *frontswap.Frontswap
 	cleancache  *cleancache.Cleancache
+	buffers     tier.Buffers // of the storage of exports and disks
 	bases       []*servedBase
 	moves       *moves
 	faults      faults
@@ -143,7 +144,7 @@ func Open(o Options) (*Daemon, error) {
 		d.log.Warn("faults are allowed: tmemctl fault can make backends and storage fail")
 	}
 	if d.options.OpenStorage == nil {
-		d.options.OpenStorage = openFile
+		d.options.OpenStorage = d.openFile
 	}
 	if err := d.open(); err != nil {
 		return nil, errors.Join(err, d.close())

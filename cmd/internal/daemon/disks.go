@@ -58,7 +58,7 @@ func (d *Daemon) openDisk(c config.Disk, id uint32) (*disk.Device, error) {
 		i := slices.IndexFunc(d.bases, func(s *servedBase) bool { return s.Name == c.Base })
 		base = d.bases[i].base
 		storage, err = d.openOverlay(c, d.bases[i])
-	} else if storage, err = tier.OpenImage(c.Path, c.ReadOnly); err == nil {
+	} else if storage, err = d.buffers.OpenImage(c.Path, c.ReadOnly); err == nil {
 		storage = d.faults.storage(c.Name, storage)
 	}
 	if err != nil {

@@ -20,7 +20,7 @@ type faultyStorage struct {
 
 // open is an Options.OpenStorage.
 func (s *faultyStorage) open(e config.Export) (tier.Storage, error) {
-	file, err := openFile(e)
+	file, err := tier.OpenFile(e.Storage, e.Size)
 	s.Storage = file
 	return s, err
 }

@@ -44,6 +44,7 @@ func (d *Daemon) snapshot() metrics.Snapshot {
 	if server := d.server(); server != nil {
 		s.NBD = server.Stats()
 	}
+	s.Memory = append(s.Memory, d.buffers.Usage())
 	s.Ramsters, s.Lent = countRemotes(s.Backends), d.lent.count()
 	return s
 }

@@ -53,7 +53,9 @@ func cutFile(path string, size int64) error {
 	return os.Truncate(path, size)
 }
 
-func openFile(e config.Export) (tier.Storage, error) { return tier.OpenFile(e.Storage, e.Size) }
+func (d *Daemon) openFile(e config.Export) (tier.Storage, error) {
+	return d.buffers.OpenFile(e.Storage, e.Size)
+}
 
 // emptyFile takes all content from a file, so that it may get another size too.
 // Devices have to be emptied by writing.

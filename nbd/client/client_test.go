@@ -120,11 +120,11 @@ func TestRunErrors(t *testing.T) {
 		depth    int
 		want     string
 	}{
-		{"wrong content", []Request{{Read, 4096, PageSize, page}}, 1, "read of 4096 bytes at offset 4096: wrong content"},
-		{"refused write", []Request{{Write, 0, PageSize, page}}, 1, "error 1"},
-		{"beyond the end", []Request{{Read, 1 << 40, PageSize, nil}}, 1, "error 22"},
-		{"too long", []Request{{Read, 0, MaxLength + 1, nil}}, 1, "read of 131073 bytes"},
-		{"data of another length", []Request{{Read, 0, PageSize, page[:10]}}, 1, "with 10 of data"},
+		{"wrong content", []Request{{Read, 4096, PageSize, page, nil}}, 1, "read of 4096 bytes at offset 4096: wrong content"},
+		{"refused write", []Request{{Write, 0, PageSize, page, nil}}, 1, "error 1"},
+		{"beyond the end", []Request{{Read, 1 << 40, PageSize, nil, nil}}, 1, "error 22"},
+		{"too long", []Request{{Read, 0, MaxLength + 1, nil, nil}}, 1, "read of 131073 bytes"},
+		{"data of another length", []Request{{Read, 0, PageSize, page[:10], nil}}, 1, "with 10 of data"},
 		{"no depth", nil, 0, "depth 0"},
 		{"too deep", nil, MaxDepth + 1, "depth 1025"},
 	} {
@@ -145,7 +145,7 @@ func TestFlushAndTrim(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := dial(t, "unix", address)
-	q := &requests{left: []Request{{Command: Flush}, {Trim, 0, 2 * PageSize, nil}, {Read, PageSize, PageSize, make([]byte, PageSize)}}}
+	q := &requests{left: []Request{{Command: Flush}, {Trim, 0, 2 * PageSize, nil, nil}, {Read, PageSize, PageSize, make([]byte, PageSize), nil}}}
 	result, err := c.Run(t.Context(), q, Options{Depth: 1})
 	if err != nil {
 		t.Fatal(err)

@@ -27,9 +27,9 @@ const dialTimeout = 10 * time.Second
 
 // Conn is a connection to an export.
 type Conn struct {
-	socket *os.File // immutable, blocking
-	fd     int      // immutable, of socket
-	size   int64    // immutable
+	socket *os.File    // immutable, blocking
+	fd     int         // immutable, of socket
+	info   information // immutable
 
 	in         []byte
 	parsed     int // in is parsed up to here
@@ -54,14 +54,14 @@ type slot struct {
 
 // Dial opens an export of the server at an address of network "unix" or "tcp".
 func Dial(ctx context.Context, network, address, export string) (*Conn, error) {
-	file, size, err := attach(ctx, network, address, export)
+	file, info, err := attach(ctx, network, address, export)
 	if err != nil {
 		return nil, err
 	}
 	return &Conn{
 		socket: file,
 		fd:     int(file.Fd()), // makes it blocking
-		size:   int64(size),
+		info:   info,
 		in:     make([]byte, receiveBytes),
 		out:    make([]byte, sendBytes),
 		slots:  make([]slot, MaxDepth),
@@ -81,34 +81,37 @@ func Attach(ctx context.Context, network, address, export string) (io.Closer, er
 	return file, nil
 }
 
-func attach(ctx context.Context, network, address, export string) (*os.File, uint64, error) {
+func attach(ctx context.Context, network, address, export string) (*os.File, information, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	var dialer net.Dialer
 	socket, err := dialer.DialContext(ctx, network, address)
 	if err != nil {
-		return nil, 0, fmt.Errorf("connect to NBD server: %w", err)
+		return nil, information{}, fmt.Errorf("connect to NBD server: %w", err)
 	}
 	defer socket.Close()
 	stop := context.AfterFunc(ctx, func() { socket.Close() })
 	defer stop()
-	size, err := negotiate(socket, export)
+	info, err := negotiate(socket, export)
 	if err != nil {
-		return nil, 0, fmt.Errorf("connect to NBD server %s: %w", address, err)
+		return nil, information{}, fmt.Errorf("connect to NBD server %s: %w", address, err)
 	}
 	filer, ok := socket.(interface{ File() (*os.File, error) })
 	if !ok {
-		return nil, 0, fmt.Errorf("connect to NBD server: network %q has no socket", network)
+		return nil, information{}, fmt.Errorf("connect to NBD server: network %q has no socket", network)
 	}
 	file, err := filer.File()
 	if err != nil {
-		return nil, 0, fmt.Errorf("connect to NBD server: %w", err)
+		return nil, information{}, fmt.Errorf("connect to NBD server: %w", err)
 	}
-	return file, size, nil
+	return file, info, nil
 }
 
 // Size is the length of the export in bytes.
-func (c *Conn) Size() int64 { return c.size }
+func (c *Conn) Size() int64 { return int64(c.info.size) }
+
+// Flags are what the server allows on the export.
+func (c *Conn) Flags() Flags { return c.info.flags }
 
 // Close ends the connection; softly if nothing is outstanding.
 func (c *Conn) Close() error {

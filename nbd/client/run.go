@@ -19,6 +19,9 @@ type Request struct {
 	// Data is what Write sends, Length bytes, and what Read has to find, or nil
 	// if that is not checked. It must not change until the request is done.
 	Data []byte
+
+	// Received is what Read got, for Done, and dead when that returns.
+	Received []byte
 }
 
 // MaxLength is the longest read or write.
@@ -173,6 +176,7 @@ func (c *Conn) settle(w Workload, now time.Duration) error {
 			if r.Data != nil && !bytes.Equal(r.Data, c.in[end-int(r.Length):end]) {
 				return fmt.Errorf("%v of %d bytes at offset %d: wrong content", r.Command, r.Length, r.Offset)
 			}
+			r.Received = c.in[end-int(r.Length) : end]
 		}
 		c.parsed = end
 		c.count(r, now-s.started)

@@ -32,8 +32,8 @@ func hello(size uint64) []byte {
 
 func TestNegotiate(t *testing.T) {
 	good := hello(12345)
-	if size, err := negotiate(peer{bytes.NewReader(good)}, "x"); size != 12345 || err != nil {
-		t.Errorf("size %d, error %v", size, err)
+	if info, err := negotiate(peer{bytes.NewReader(good)}, "x"); info != (information{12345, 1}) || err != nil {
+		t.Errorf("%+v, error %v", info, err)
 	}
 	for i := range good {
 		if _, err := negotiate(peer{bytes.NewReader(good[:i])}, "x"); err == nil {
@@ -73,7 +73,7 @@ func FuzzReplies(f *testing.F) {
 			in: replies, received: len(replies), out: make([]byte, sendBytes),
 			slots: make([]slot, 4), free: []uint32{3, 2, 1, 0}, result: new(Result),
 		}
-		q := &requests{left: []Request{{Read, 0, 16, nil}, {Read, 16, 16, make([]byte, 16)}, {Write, 0, 16, make([]byte, 16)}}}
+		q := &requests{left: []Request{{Read, 0, 16, nil, nil}, {Read, 16, 16, make([]byte, 16), nil}, {Write, 0, 16, make([]byte, 16), nil}}}
 		if err := c.issue(q, 0); err != nil {
 			t.Fatal(err)
 		}

@@ -19,15 +19,15 @@ const crawlDepth = 64
 // ends. It returns the bytes received, which are not looked at. The connection is
 // of no use afterwards.
 func (c *Conn) Crawl(ctx context.Context, size int, pause time.Duration) (received int64, err error) {
-	if c.size < MaxLength || size < 1 || size > len(c.in) {
-		return 0, fmt.Errorf("crawl: export of %d bytes, %d at a time", c.size, size)
+	if c.Size() < MaxLength || size < 1 || size > len(c.in) {
+		return 0, fmt.Errorf("crawl: export of %d bytes, %d at a time", c.Size(), size)
 	}
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	asked := int64(0)
 	for {
 		for asked-received/(replySize+MaxLength) < crawlDepth && len(c.out)-c.queued >= requestSize {
-			offset := asked % (c.size / MaxLength) * MaxLength
+			offset := asked % (c.Size() / MaxLength) * MaxLength
 			putRequest(c.out[c.queued:], Read, uint64(asked), uint64(offset), MaxLength)
 			c.queued += requestSize
 			asked++

@@ -15,17 +15,33 @@ const (
 	maxOptionReply = 64 << 10
 )
 
-// negotiate opens the export and returns its size: fixed newstyle, GO.
-func negotiate(rw io.ReadWriter, export string) (size uint64, err error) {
+// information is what a server says of an export.
+type information struct {
+	size  uint64
+	flags Flags
+}
+
+// Flags say what a server allows on an export (doc/proto.md, "Transmission flags").
+type Flags uint16
+
+// The flags that matter to who makes load.
+const (
+	ReadOnly Flags = 1 << 1 // no writes
+	CanTrim  Flags = 1 << 5 // Trim is known
+	CanMulti Flags = 1 << 8 // several connections see each other's writes
+)
+
+// negotiate opens the export and returns what it is: fixed newstyle, GO.
+func negotiate(rw io.ReadWriter, export string) (info information, err error) {
 	var greeting protocol.NegotiationNewstyleHeader
 	if err := binary.Read(rw, binary.BigEndian, &greeting); err != nil {
-		return 0, fmt.Errorf("read the greeting: %w", err)
+		return info, fmt.Errorf("read the greeting: %w", err)
 	}
 	if greeting.OldstyleMagic != protocol.NEGOTIATION_MAGIC_OLDSTYLE || greeting.OptionMagic != protocol.NEGOTIATION_MAGIC_OPTION {
-		return 0, errors.New("the peer is not a newstyle NBD server")
+		return info, errors.New("the peer is not a newstyle NBD server")
 	}
 	if greeting.HandshakeFlags&protocol.NEGOTIATION_HANDSHAKE_FLAG_FIXED_NEWSTYLE == 0 {
-		return 0, errors.New("the server does not speak fixed newstyle")
+		return info, errors.New("the server does not speak fixed newstyle")
 	}
 
 	// Client flags, then GO: length of the name, name, no information requests.
@@ -38,40 +54,41 @@ func negotiate(rw io.ReadWriter, export string) (size uint64, err error) {
 	hello = append(hello, export...)
 	hello = binary.BigEndian.AppendUint16(hello, 0)
 	if _, err := rw.Write(hello); err != nil {
-		return 0, fmt.Errorf("ask for export %q: %w", export, err)
+		return info, fmt.Errorf("ask for export %q: %w", export, err)
 	}
 	return awaitExport(rw, export)
 }
 
 // awaitExport reads the answers to GO.
-func awaitExport(r io.Reader, export string) (size uint64, err error) {
+func awaitExport(r io.Reader, export string) (info information, err error) {
 	known := false
 	for {
 		var reply protocol.NegotiationReplyHeader
 		if err := binary.Read(r, binary.BigEndian, &reply); err != nil {
-			return 0, fmt.Errorf("read the answer to GO: %w", err)
+			return info, fmt.Errorf("read the answer to GO: %w", err)
 		}
 		if reply.ReplyMagic != protocol.NEGOTIATION_MAGIC_REPLY {
-			return 0, errors.New("the answer to GO does not start with the magic number")
+			return info, errors.New("the answer to GO does not start with the magic number")
 		}
 		if reply.Length > maxOptionReply {
-			return 0, fmt.Errorf("the answer to GO has %d bytes", reply.Length)
+			return info, fmt.Errorf("the answer to GO has %d bytes", reply.Length)
 		}
 		data := make([]byte, reply.Length)
 		if _, err := io.ReadFull(r, data); err != nil {
-			return 0, fmt.Errorf("read the answer to GO: %w", err)
+			return info, fmt.Errorf("read the answer to GO: %w", err)
 		}
 		switch {
 		case reply.Type == protocol.NEGOTIATION_TYPE_REPLY_ACK && known:
-			return size, nil
+			return info, nil
 		case reply.Type == protocol.NEGOTIATION_TYPE_REPLY_ACK:
-			return 0, errors.New("the server opened the export without telling its size")
+			return info, errors.New("the server opened the export without telling its size")
 		case reply.Type == protocol.NEGOTIATION_TYPE_REPLY_INFO:
 			if len(data) >= 12 && binary.BigEndian.Uint16(data) == protocol.NEGOTIATION_TYPE_INFO_EXPORT {
-				size, known = binary.BigEndian.Uint64(data[2:]), true
+				info.size, known = binary.BigEndian.Uint64(data[2:]), true
+				info.flags = Flags(binary.BigEndian.Uint16(data[10:]))
 			}
 		default:
-			return 0, fmt.Errorf("export %q is refused: reply type %#x: %q", export, reply.Type, data)
+			return info, fmt.Errorf("export %q is refused: reply type %#x: %q", export, reply.Type, data)
 		}
 	}
 }

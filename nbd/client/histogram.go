@@ -13,12 +13,14 @@ const histogramBits = 6
 type Histogram struct {
 	buckets [(65 - histogramBits) << histogramBits]uint64
 	count   uint64
+	longest time.Duration
 }
 
 // Add counts n requests that took so long.
 func (h *Histogram) Add(took time.Duration, n uint64) {
 	h.buckets[bucketOf(uint64(max(took, 0)))] += n
 	h.count += n
+	h.longest = max(h.longest, took)
 }
 
 // Merge adds what other counted.
@@ -27,10 +29,14 @@ func (h *Histogram) Merge(other *Histogram) {
 		h.buckets[i] += n
 	}
 	h.count += other.count
+	h.longest = max(h.longest, other.longest)
 }
 
 // Count is how many requests were counted.
 func (h *Histogram) Count() uint64 { return h.count }
+
+// Longest is the longest duration counted, exactly; 0 if nothing was.
+func (h *Histogram) Longest() time.Duration { return h.longest }
 
 // Quantile is the duration that a share q of the requests (0 to 1) did not
 // exceed, rounded down to its bucket; 0 if nothing was counted.

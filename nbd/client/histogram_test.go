@@ -39,6 +39,9 @@ func TestHistogramQuantile(t *testing.T) {
 	if h.Count() != 101 {
 		t.Errorf("count %d", h.Count())
 	}
+	if h.Longest() != 100 {
+		t.Errorf("the longest is %d", h.Longest())
+	}
 	for _, test := range []struct {
 		q    float64
 		want time.Duration

@@ -2,7 +2,8 @@
 // processor time for each request, so that a measurement is one of the server.
 // fio's nbd engine takes ten times that; it verifies, it does not measure.
 //
-// The benchmark calls it, and the tests of servers that want many requests.
+// tmemctl bench calls it, the benchmarks below deploy, and the tests of servers that
+// want many requests. It knows nothing of package nbd, so that it measures any server.
 //
 // A [Conn] is one connection, from [Dial] to Close. [Conn.Run] drives it with a
 // [Workload], which names one request after the other; up to Depth of them are
