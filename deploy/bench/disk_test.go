@@ -35,6 +35,11 @@ const (
 // BenchmarkDisk reads single pages of a disk whose storage takes 2 ms for a read, 16 at a
 // time: cached ones (hit) and ones that are read for the first time (miss), beside
 // nbdkit with its cache filter, and without a cache. An operation is a request.
+//
+// Misses beside bare nbdkit, 15 rounds of 2048 requests each in turn, on two processors
+// that others used too: the best rounds took 135 µs (tmemd), 138 µs (tmemd without a
+// cache) and 139 µs (nbdkit); tmemd's time for nbdkit's in the same round was 0.93 in
+// the median. That much noise proves no 5 %; a quiet machine has to be asked again.
 func BenchmarkDisk(b *testing.B) {
 	pages := sampled(b, manyPages)
 	// In memory: else one reads the medium, past the page cache, and the other the page cache.
