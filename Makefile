@@ -7,9 +7,9 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 KERNELS     ?= 6.1,6.12
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
                python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev systemd \
-               iproute2
+               iproute2 prometheus chromium
 
-.PHONY: all build run test lint unit race interop e2e e2e-all fuzz bench bench-nbd bench-memory bench-drain bench-remote soak soak-resize soak-ramster crash deps clean
+.PHONY: all build run test lint unit race interop e2e e2e-all fuzz bench bench-nbd bench-memory bench-drain bench-remote bench-observe soak soak-resize soak-ramster crash deps clean
 
 all: build
 
@@ -62,6 +62,9 @@ bench-drain: deps ## what unloading costs, beside fio and plain writes; what a s
 
 bench-remote: deps ## other hosts' memory beside nbdkit and Redis, over loopback TCP; takes the Debian package redis-server
 	$(GO) test -run '^$$' -bench Remote -benchtime 1x -timeout 15m ./deploy/remotebench
+
+bench-observe: ## what it costs requests that metrics are scraped and the status page is open; six minutes
+	$(GO) test -run '^$$' -bench 'Observe|Dips' -benchtime 1x -timeout 15m ./deploy/observebench
 
 soak: ## MINUTES of random requests, operators and faults, checked for linearizability
 	SOAK_MINUTES=$(or $(MINUTES),10) $(GO) test -race -count=1 -timeout 0 -run TestLinearizable ./tier

@@ -18,6 +18,7 @@ const module = "github.com/tmemd/tmemd/"
 // below it, and the folders listed. The first match by longest prefix counts.
 var rooms = map[string][]string{
 	"nbd":                {},
+	"latency":            {},
 	"backends/sharedmem": {},
 	"backends/arena":     {"backends/sharedmem"},
 	"backends/pageindex": {"backends/sharedmem"},
@@ -27,10 +28,10 @@ var rooms = map[string][]string{
 	"backends/ramster":   {"backends/sharedmem", "backends/arena", "backends/pageindex", "backends/pagelz4", "backends/pressure", "backends/samefilled", "backends"},
 	"pagelock":           {},
 	"pagemap":            {},
-	"frontswap":          {"backends", "backends/sharedmem", "pagelock"},
+	"frontswap":          {"backends", "backends/sharedmem", "pagelock", "latency"},
 	"cleancache":         {"backends", "backends/sharedmem", "pagelock"},
-	"tier":               {"frontswap", "cleancache", "backends", "backends/sharedmem", "backends/fault"},
-	"metrics":            {"tier", "tier/disk", "frontswap", "cleancache", "nbd", "backends", "backends/sharedmem"},
+	"tier":               {"frontswap", "cleancache", "backends", "backends/sharedmem", "backends/fault", "latency"},
+	"metrics":            {"tier", "tier/disk", "frontswap", "cleancache", "nbd", "backends", "backends/sharedmem", "latency"},
 	"cmd":                {"*"},
 	"deploy":             {"*"},
 }

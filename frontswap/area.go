@@ -245,7 +245,7 @@ func (a *Area) storeIn(active *activeSet, page uint64, data []byte) bool {
 func (a *Area) offer(to []*slot, page uint64, data []byte) (backends.Handle, *slot) {
 	key := backends.Key{Export: a.id, Page: page}
 	for _, s := range to {
-		handle, refusal, err := s.backend.Store(key, data)
+		handle, refusal, err := s.store(key, data)
 		if err != nil {
 			if !errors.Is(err, backends.ErrTransient) {
 				a.fs.fail(s, err)
@@ -299,7 +299,7 @@ func (a *Area) TryLoad(page uint64, dst []byte) bool {
 	if s == nil || !s.local {
 		return false
 	}
-	if s.backend.Load(backends.Key{Export: a.id, Page: page}, w.handle(), dst) != nil {
+	if s.load(backends.Key{Export: a.id, Page: page}, w.handle(), dst) != nil {
 		return false
 	}
 	a.touch(page, w)
@@ -312,7 +312,7 @@ func (a *Area) CountLoads(n uint64) { a.counters.loads.Add(n) }
 func (a *Area) loadFrom(s *slot, page uint64, w word, dst []byte) error {
 	err := errOwnerGone
 	if s != nil {
-		err = s.backend.Load(backends.Key{Export: a.id, Page: page}, w.handle(), dst)
+		err = s.load(backends.Key{Export: a.id, Page: page}, w.handle(), dst)
 	}
 	if err != nil {
 		a.counters.loadErrors.Add(1)

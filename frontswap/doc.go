@@ -96,6 +96,8 @@
 // stores find it. Counters of one snapshot are not of one instant, and begin anew
 // with each process.
 //
+// Times of loads and stores are of one page in 64 (package latency).
+//
 // # Why synced can be believed after SIGKILL
 //
 // The bit is set after the write to storage has returned, and cleared before storage

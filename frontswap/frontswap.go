@@ -11,6 +11,7 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/sharedmem"
+	"github.com/tmemd/tmemd/latency"
 )
 
 // Frontswap is the registry: which backends there are, which areas are open,
@@ -66,6 +67,8 @@ type slot struct {
 	move   *move           // the latest move of its pages, or nil; guarded by Frontswap.mu
 
 	restored Registered // what it was before a takeover; immutable
+
+	loads, stores latency.Histogram // of the pages that latency.Sampled picks
 
 	leaving bool // no word names it any more; guarded by Frontswap.mu
 

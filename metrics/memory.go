@@ -34,6 +34,8 @@ type RamsterDonor struct {
 	Latency time.Duration
 
 	Missed, Rejected, Missing, Sessions, Failures, Sent, Received uint64
+
+	Session RamsterSession
 }
 
 // Lent is the memory that this host lends.
@@ -46,6 +48,7 @@ type Lent struct {
 
 	Clients  []LentClient
 	Requests []LentRequests
+	More     LentMore
 	Memory   []sharedmem.Usage
 }
 
@@ -138,6 +141,7 @@ func (e emitter) ramster(r Ramster) {
 	e.counter(ramsterWaited, r.LoadsWaited, r.Backend)
 	e.counter(ramsterEvicted, r.Evicted, r.Backend)
 	for _, d := range r.Donors {
+		e.session(r.Backend, d.Name, d.Session)
 		e.gauge(ramsterDonorUp, truth(d.Up), r.Backend, d.Name)
 		e.gauge(ramsterDonorPages, float64(d.Pages), r.Backend, d.Name)
 		e.gauge(ramsterDonorFree, float64(d.Free), r.Backend, d.Name)
@@ -157,6 +161,7 @@ func (e emitter) lent(l Lent) {
 	e.gauge(donorHeld, float64(l.Held))
 	e.gauge(donorLimit, float64(l.Limit))
 	e.gauge(donorMax, float64(l.Max))
+	e.lentMore(l.More)
 	e.gauge(donorFrozen, truth(l.Frozen))
 	e.gauge(donorSessions, float64(l.Sessions))
 	e.counter(donorDenied, l.Denied)

@@ -11,6 +11,8 @@ import (
 // Snapshot is what one scrape shows.
 type Snapshot struct {
 	Version  string
+	Revision string // of the source, or "unknown"
+	Health   Health
 	Exports  []Export
 	Disks    []Disk
 	Backends []frontswap.BackendStatus
@@ -20,6 +22,8 @@ type Snapshot struct {
 	Lent     *Lent             // nil if no memory is lent
 
 	Protection map[string]bool // by measure: whether the daemon has it, for swap of its own host
+
+	ProtectionWanted bool
 }
 
 // Export is one export's part of a Snapshot.

@@ -340,28 +340,19 @@ func (s *Server) forget(c *connection, failure string) {
 // Stats returns a snapshot for metrics.
 func (s *Server) Stats() Stats {
 	stats := Stats{
-		HandshakeFailures: make(map[string]uint64),
-		AccessDenied:      make(map[string]uint64),
-		Panics:            s.panics.Load(),
-		Buffers:           BufferStats{PoolLimit: s.config.BufferBytes},
+		Panics:  s.panics.Load(),
+		Buffers: BufferStats{PoolLimit: s.config.BufferBytes},
 	}
 	stats.Buffers.Pool, stats.Buffers.PoolLent = s.pool.usage()
-	stats.Connections.Refused = make(map[string]uint64)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stats.Connections.Now = len(s.connections)
 	stats.Connections.Handshaking = s.handshaking
 	stats.Connections.Total = s.lastID
-	for reason, n := range s.refused {
-		stats.Connections.Refused[reason] = n
-	}
-	for reason, n := range s.failures {
-		stats.HandshakeFailures[reason] = n
-	}
-	for reason, n := range s.denied {
-		stats.AccessDenied[reason] = n
-	}
+	stats.Connections.Refused = byReason(refusedReasons, s.refused)
+	stats.HandshakeFailures = byReason(failedReasons, s.failures)
+	stats.AccessDenied = byReason(deniedReasons, s.denied)
 	stats.TLS.Handshakes = s.encryptions
 	stats.TLS.Expires = s.config.TLS.expires()
 	stats.Buffers.Connections = int64(len(s.connections)-s.handshaking) * connectionBytes

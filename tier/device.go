@@ -40,6 +40,7 @@ type Device struct {
 	log     *slog.Logger    // immutable
 	puncher *puncher        // immutable
 	syncer  *syncer         // immutable
+	empty   bool            // immutable: storage had nothing when it was opened
 
 	size     atomic.Int64 // bytes; written under resizing
 	resizing sync.Mutex   // one Resize at a time
@@ -62,7 +63,7 @@ var ErrRange = fmt.Errorf("beyond the end of the export: %w", unix.EINVAL)
 // Open makes a device of the storage and starts its puncher. On an error the
 // storage is still the caller's.
 func Open(c Config) (*Device, error) {
-	d := &Device{storage: c.Storage, log: c.Log}
+	d := &Device{storage: c.Storage, log: c.Log, empty: c.Empty}
 	d.size.Store(int64(c.Storage.Pages()) * pageSize)
 	d.scratch.New = func() any { return new([pageSize]byte) }
 	var err error
@@ -278,6 +279,13 @@ type Stats struct {
 	Writethrough Writethrough
 	SyncBlocks   int64  // blocks of 1 MiB that wait to be copied to storage
 	Rescued      uint64 // pages read from storage because their backend failed
+	PunchBlocks  int64  // blocks of 1 MiB that wait to be looked at for space to give back
+
+	// What of storage's allocated bytes is of use, and what is not: holes whose space is not
+	// given back, and what was there before a backend took the page over. After a restart
+	// a page that nobody asked for yet is taken to be on storage, so there may be more of the
+	// latter than is known.
+	LiveSize, StaleSize int64
 
 	Memory []sharedmem.Usage // all of its memory outside the Go heap
 }
@@ -288,6 +296,9 @@ func (d *Device) Stats() Stats {
 		Area: d.area.Stats(), Storage: d.storage.Stats(),
 		Writethrough: d.Writethrough(), SyncBlocks: d.syncer.left.Load(), Rescued: d.rescued.Load(),
 	}
+	s.PunchBlocks = d.puncher.left.Load()
+	s.LiveSize = min(d.needed(&s)*pageSize, s.Storage.AllocatedSize)
+	s.StaleSize = s.Storage.AllocatedSize - s.LiveSize
 	s.Memory = append(s.Memory, s.Area.Memory)
 	if buffer := d.syncer.buffer.Load(); buffer != nil {
 		s.Memory = append(s.Memory, buffer.Usage())

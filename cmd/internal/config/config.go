@@ -37,6 +37,8 @@ type Config struct {
 	Donor         *Donor  // nil: no memory is lent
 	DonorOnly     bool    // nothing is served but memory: there are no exports, and no backends
 
+	StatusPage bool // there is a page for browsers beside the metrics
+
 	Protect protect.Mode // for swap of this host
 	Touch   bool         // take page maps' and backends' memory at the start
 

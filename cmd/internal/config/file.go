@@ -31,6 +31,8 @@ type file struct {
 	Host     fileHost      `toml:"host"`
 	Ramster  fileRamster   `toml:"ramster"`
 	Donor    *fileDonor    `toml:"donor"`
+
+	StatusPage *bool `toml:"status_page"`
 }
 
 type fileExport struct {

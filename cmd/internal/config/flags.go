@@ -44,8 +44,9 @@ with 20 % of RAM for compressed pages, and prints how to attach it.
                           (default zcache)
   --listen ADDRESS        where to serve NBD: unix:///PATH or tcp://HOST:PORT;
                           may be repeated (default unix://DIR/nbd.sock)
-  --metrics HOST:PORT     where to serve Prometheus metrics, or off
-                          (default 127.0.0.1:9757)
+  --metrics HOST:PORT     where to serve Prometheus metrics, /healthz, /readyz and a
+                          page for browsers, or off (default 127.0.0.1:9757)
+  --status-page=false     without that page
   --config FILE           TOML file for these and all other settings
   --fresh                 empty the storage first; swap has to be made again
   --allow-faults          let tmemctl fault make backends and storage fail, to
@@ -64,6 +65,7 @@ type flags struct {
 	stateDir, memory, size, backend, metrics, config, logLevel string
 
 	listen []string
+	status bool
 	fresh  bool
 	faults bool
 	donor  bool            // the command is tmemd donor
@@ -85,6 +87,7 @@ func parseFlags(args []string) (flags, Action, error) {
 	set.StringVar(&f.metrics, "metrics", "", "")
 	set.StringVar(&f.config, "config", "", "")
 	set.StringVar(&f.logLevel, "log-level", "", "")
+	set.BoolVar(&f.status, "status-page", true, "")
 	set.BoolVar(&f.fresh, "fresh", false, "")
 	set.BoolVar(&f.faults, "allow-faults", false, "")
 	set.BoolVar(&check, "check", false, "")

@@ -49,6 +49,7 @@ func Parse(args []string, host Host) (*Config, Action, error) {
 		p.listen()
 	}
 	p.metrics()
+	p.statusPage()
 	p.logLevel()
 	p.nbd()     // before exports: their rules depend on TLS
 	p.ramster() // before backends: how donors are reached depends on TLS
@@ -221,6 +222,14 @@ func (p *parser) metrics() {
 	}
 	if err := checkHostPort(p.config.Metrics); err != nil {
 		p.reject(key, "write HOST:PORT, where port 0 picks a free one, or off", "%v", err)
+	}
+}
+
+func (p *parser) statusPage() {
+	p.from("status_page", "status-page")
+	p.config.StatusPage = p.flags.status
+	if p.file.StatusPage != nil && !p.flags.given["status-page"] {
+		p.config.StatusPage = *p.file.StatusPage
 	}
 }
 

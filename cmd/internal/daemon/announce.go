@@ -40,6 +40,9 @@ func (d *Daemon) Announcement() string {
 	fmt.Fprintf(&b, "  admin    %s\n", d.adminAddr)
 	if d.metrics != nil {
 		fmt.Fprintf(&b, "  metrics  %s\n", metricsURL(d.metricsAddr))
+		if d.config.StatusPage {
+			fmt.Fprintf(&b, "  status   http://%s/\n", d.metricsAddr)
+		}
 	}
 	for _, a := range d.bound {
 		if len(d.list()) == 0 {

@@ -84,6 +84,7 @@ type Daemon struct {
 
 	complete atomic.Bool  // the backends of the configuration were loaded
 	phase    atomic.Int32 // a phase
+	unserved atomic.Int32 // sockets that broke
 	loading  sync.Mutex   // see the package comment
 	nextID   uint32       // of an export, above all others; guarded by loading once the daemon runs
 

@@ -652,6 +652,7 @@ func TestAnnouncement(t *testing.T) {
 		"  nbd      tcp://127.0.0.1:" + port + "\n",
 		"  admin    unix://" + dir + "/admin.sock\n",
 		"  metrics  http://" + d.metricsAddr + "/metrics\n",
+		"  status   http://" + d.metricsAddr + "/\n",
 		"  modprobe nbd\n  tmemctl attach /dev/nbd0 --server 'unix://" + dir + "/nbd.sock' --export swap --detach\n",
 		"  modprobe nbd\n  tmemctl attach /dev/nbd0 --server tcp://127.0.0.1:" + port + " --export swap --detach\n",
 	} {

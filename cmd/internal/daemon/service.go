@@ -26,7 +26,10 @@ var _ admin.Service = service{}
 
 // snapshot asks every part how it is. Metrics and the admin API show the same.
 func (d *Daemon) snapshot() metrics.Snapshot {
-	s := metrics.Snapshot{Version: d.options.Version, Backends: d.frontswap.Backends(), Protection: map[string]bool{}}
+	s := metrics.Snapshot{
+		Version: d.options.Version, Revision: revision(), Health: d.health(), Backends: d.frontswap.Backends(), Protection: map[string]bool{},
+		ProtectionWanted: d.options.Protection.Wanted,
+	}
 	for _, m := range d.options.Protection.Measures {
 		s.Protection[m.Name] = m.State == protect.Done
 	}

@@ -94,7 +94,7 @@ func (d *Daemon) noteSocket(name string, l net.Listener) {
 func (d *Daemon) serveNBD(i int, l net.Listener) {
 	d.noteSocket(nbdSocket(i), l)
 	server := d.server()
-	d.running.Go(func() { d.logError(server.Serve(context.Background(), l)) })
+	d.running.Go(func() { d.notServed(server.Serve(context.Background(), l)) })
 }
 
 // logError is for what cannot be reported to anybody: a listener broke. Clients
@@ -275,7 +275,7 @@ func (d *Daemon) resume() {
 		d.serveNBD(i, l)
 	}
 	errs = append(errs, d.recordComplete())
-	d.logError(errors.Join(errs...))
+	d.notServed(errors.Join(errs...))
 	d.stopping.Store(false)
 	d.enter(phaseServing)
 }
