@@ -65,7 +65,7 @@ func (d *Daemon) create(e *export) error {
 			Status: http.StatusConflict, Message: fmt.Sprintf("there is an export %s already", e.Name), Hint: "choose another name, or delete that one first",
 		}
 	}
-	if slices.ContainsFunc(d.unserved, func(s state.Disk) bool { return s.Name == e.Name }) || d.findDisk(e.Name) != nil ||
+	if slices.ContainsFunc(d.absent, func(s state.Disk) bool { return s.Name == e.Name }) || d.findDisk(e.Name) != nil ||
 		slices.ContainsFunc(d.bases, func(s *servedBase) bool { return s.Name == e.Name }) {
 		return &admin.Error{
 			Status: http.StatusConflict, Message: fmt.Sprintf("there is a disk or base %s already", e.Name), Hint: "choose another name",

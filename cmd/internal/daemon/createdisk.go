@@ -36,8 +36,8 @@ func (d *Daemon) createDisk(r admin.DiskRequest) error {
 	if err := d.mayChange("serves no other disk"); err != nil {
 		return err
 	}
-	unserved := func(s state.Disk) bool { return s.Name == r.Name }
-	if slices.ContainsFunc(d.unserved, unserved) {
+	absent := func(s state.Disk) bool { return s.Name == r.Name }
+	if slices.ContainsFunc(d.absent, absent) {
 		return &admin.Error{
 			Status: http.StatusConflict, Message: fmt.Sprintf("there is a disk %s already, which could not be opened", r.Name),
 			Hint: "choose another name, or delete that one first: tmemctl disk delete " + r.Name,
@@ -129,8 +129,8 @@ func (s service) DeleteDisk(name string, removeStorage bool) error {
 	if err := d.mayChange("takes no disk away"); err != nil {
 		return err
 	}
-	if i := slices.IndexFunc(d.unserved, func(s state.Disk) bool { return s.Name == name }); i >= 0 {
-		return d.forgetUnserved(i, removeStorage)
+	if i := slices.IndexFunc(d.absent, func(s state.Disk) bool { return s.Name == name }); i >= 0 {
+		return d.forgetAbsent(i, removeStorage)
 	}
 	served := d.findDisk(name)
 	if served == nil {
@@ -149,15 +149,15 @@ func notOurs(name, path string) error {
 	}
 }
 
-// forgetUnserved REQUIRES: loading held.
-func (d *Daemon) forgetUnserved(i int, removeStorage bool) error {
-	gone, before := d.unserved[i], d.unserved
+// forgetAbsent REQUIRES: loading held.
+func (d *Daemon) forgetAbsent(i int, removeStorage bool) error {
+	gone, before := d.absent[i], d.absent
 	if removeStorage && !gone.Made {
 		return notOurs(gone.Name, gone.Path)
 	}
-	d.unserved = slices.Delete(slices.Clone(before), i, i+1)
+	d.absent = slices.Delete(slices.Clone(before), i, i+1)
 	if err := d.saveState(false); err != nil {
-		d.unserved = before
+		d.absent = before
 		return err
 	}
 	if removeStorage {
@@ -271,7 +271,7 @@ func (d *Daemon) savedDisks() (saved []state.Disk) {
 			saved = append(saved, s.state())
 		}
 	}
-	return append(saved, d.unserved...)
+	return append(saved, d.absent...)
 }
 
 // keepDisks keeps those in mind that requests made in the last run. One that the
@@ -282,18 +282,18 @@ func (d *Daemon) keepDisks(last state.State) {
 			d.log.Info("the configuration says what the disk is, not tmemctl disk create any more", "disk", s.Name)
 			continue
 		}
-		d.unserved = append(d.unserved, s)
+		d.absent = append(d.absent, s)
 	}
 }
 
 // openCreated opens the disks that requests made in earlier runs. One that cannot be
 // opened is no reason to serve no swap: it is kept in mind for the next start.
 func (d *Daemon) openCreated() {
-	saved := d.unserved
-	d.unserved = nil
+	saved := d.absent
+	d.absent = nil
 	for _, s := range saved {
 		if err := d.openSaved(s); err != nil {
-			d.unserved = append(d.unserved, s)
+			d.absent = append(d.absent, s)
 			d.log.Error("a disk is not served: put right what it says and start again, or tmemctl disk delete "+s.Name, "disk", s.Name, "error", err)
 		}
 	}

@@ -105,7 +105,7 @@ type Daemon struct {
 	exports   []*export     // guarded by exportsMu, as disks; their devices are open while it is held
 	disks     []*servedDisk // those of the configuration first, to begin with
 
-	unserved []state.Disk // made by requests, and not open; guarded by loading once the daemon runs
+	absent   []state.Disk // made by requests, and not open; guarded by loading once the daemon runs
 	nextDisk uint32       // see newDiskID; guarded likewise
 
 	signals  <-chan os.Signal // Run's, for upgrades to see whether a stop is waiting; set before anything is served

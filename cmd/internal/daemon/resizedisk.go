@@ -65,7 +65,7 @@ func (d *Daemon) resizeDisk(name string, size int64, discard bool) error {
 	if again != nil {
 		d.log.Error("a disk that was to be resized is not served any more", "disk", name, "error", again)
 		if s.created {
-			d.unserved = append(d.unserved, s.state())
+			d.absent = append(d.absent, s.state())
 		}
 	}
 	if err = errors.Join(err, again); err != nil {
