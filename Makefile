@@ -7,14 +7,19 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 KERNELS     ?= 6.1,6.12
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
                python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev systemd \
-               iproute2 prometheus chromium
+               iproute2 prometheus chromium lintian buildah openssl curl kmod procps perl-base
+# For tests that make name spaces and mounts.
+AS_ROOT     := $(if $(filter-out 0,$(shell id -u)),-exec 'sudo -n -E env PATH=$(PATH)')
 
-.PHONY: all build run test lint unit race interop e2e e2e-all fuzz bench bench-nbd bench-memory bench-drain bench-remote bench-observe soak soak-resize soak-ramster crash deps clean
+.PHONY: all build deb run test lint unit race interop e2e e2e-all fuzz bench bench-nbd bench-memory bench-drain bench-remote bench-observe soak soak-resize soak-ramster crash deps clean
 
 all: build
 
 build: ## both commands, static, in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/tmemd ./cmd/tmemctl
+
+deb: build ## dist/tmemd_VERSION_amd64.deb
+	GO=$(GO) deploy/debian/build.sh $(VERSION)
 
 run: build ## a swap export in ./var; ARGS='--size 4GiB …' for more
 	bin/tmemd --state-dir var $(ARGS)
@@ -35,8 +40,10 @@ race: deps ## unit, model and conformance tests under the race detector
 	$(GO) test -race -timeout 15m ./...
 	$(GO) test -tags purego ./backends/pagelz4 # with bounds checks
 
-interop: deps build ## NBD clients that others wrote, faults on real file systems, systemd on its units
+interop: deps build ## NBD clients that others wrote, faults on real file systems, systemd on its units, the Debian package from install to purge, what the documentation says to type
 	$(GO) test -tags interop -count=1 -timeout 15m -v ./deploy/interop ./deploy/systemd
+	$(GO) test -tags interop -count=1 -timeout 15m -v $(AS_ROOT) ./deploy/isolated ./deploy/debian ./deploy/examples ./deploy/container ./deploy/readme
+	cd deploy/kubernetes && $(GO) vet ./... && $(GO) test -count=1 ./...
 
 e2e: deps build ## stock Debian kernels, 6.1 and 6.12, swap through tmemd in a VM; three runs take turns with the kernels; one takes root
 	TMEMD_VM_KERNEL=$(KERNELS) $(GO) test -tags e2e -count=1 -timeout 20m -v ./deploy/vm
@@ -89,4 +96,4 @@ deps: ## Debian packages that the tests use
 	fi
 
 clean:
-	rm -rf bin .cache var
+	rm -rf bin dist .cache var

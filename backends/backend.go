@@ -166,6 +166,17 @@ type Backend interface {
 	// its chain if the copy is damaged, ErrGone if the page was forgotten.
 	Load(key Key, handle Handle, dst []byte) error
 
+	// Pack returns the page in the form in which it is kept, copied to dst, of
+	// PageSize bytes. It may wait as Load may. An error is as one of Load's; that the
+	// data is the page that the checksum names is left to whoever decodes it.
+	Pack(key Key, handle Handle, dst []byte) (Packed, error)
+
+	// Unpack is Store of a page that is packed, by any backend. It is kept as it is if
+	// this backend has its encoding. ErrCorrupt is in the chain of the error for one
+	// that does not decode to the page that its checksum names; nothing else about
+	// it is believed.
+	Unpack(key Key, p Packed) (Handle, Refusal, error)
+
 	// Invalidate forgets the page. It never blocks and cannot fail. The handle
 	// must be live, or be of an ephemeral export and have been forgotten.
 	Invalidate(key Key, handle Handle)

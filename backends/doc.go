@@ -157,6 +157,21 @@
 //	B28 InvalidateArea comes after the caller has invalidated every handle that it
 //	    has, forgotten or not. Then no page of the export is left.
 //
+// # Packed pages
+//
+// An export is saved and restored with its pages as they are kept, not compressed anew.
+//
+//	B29 What Pack returns decodes (package packed) to the page that Store was given,
+//	    or the decoder says that it is corrupt. Pack leaves the page where it is.
+//	    For a wrong key or handle it fails as Load does.
+//	B30 Unpack followed by Load gives the page that was packed, whichever backend
+//	    packed it. Data that does not decode, of any length, or has another checksum,
+//	    is ErrCorrupt and leaves nothing behind. That is not the backend's failure.
+//	B31 Refusals of Unpack are those of Store, and counted with them. It stores for
+//	    exports that are not ephemeral only, and refuses others as RefusedUnmanaged.
+//
+// Both are outside the path of requests: they may allocate.
+//
 // # Speed
 //
 // Page faults wait for Load, and the host's reclaim of memory waits for Store.

@@ -384,6 +384,7 @@ func TestRehandle(t *testing.T) {
 
 // mover is a backend that can move its copies, one for each page number.
 type mover struct {
+	unpacked
 	mu      sync.Mutex
 	host    backends.Host
 	last    backends.Handle

@@ -31,6 +31,7 @@ type legacyPage struct {
 
 // survivor is a backend whose pages outlive it.
 type survivor struct {
+	unpacked
 	*estate
 	adopted map[backends.Handle]bool
 	inits   int

@@ -39,6 +39,10 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	e.gauge(buildInfo, 1, s.Version, s.Revision, runtime.Version())
 	e.health(s.Health, c.watch.unready(s, time.Now()))
 	e.gauge(protectionWanted, truth(s.ProtectionWanted))
+	e.counter(exportMoves, s.Moves.Done, "moved")
+	e.counter(exportMoves, s.Moves.Failed, "failed")
+	e.gauge(exportMovePause, s.Moves.Pause.Seconds())
+	e.gauge(exportsMoved, float64(s.Moves.Away))
 	for _, measure := range slices.Sorted(maps.Keys(s.Protection)) {
 		e.gauge(protection, truth(s.Protection[measure]), measure)
 	}

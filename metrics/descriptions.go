@@ -17,6 +17,10 @@ var (
 	protection       = describe("protection", "1 if the daemon has the measure against waiting for the memory it frees, when its own host swaps through it.", "measure")
 	protectionWanted = describe("protection_wanted", "1 if the daemon is to have these measures.")
 
+	exportMoves     = describe("export_moves_total", "Moves of exports to another tmemd, by how they ended: moved, or failed, which left the export here.", "result")
+	exportMovePause = describe("export_move_pause_seconds", "For how long clients were held back by the latest move that was done.")
+	exportsMoved    = describe("exports_moved", "Exports that another tmemd has now, and that are refused here.")
+
 	loads        = describe("frontswap_loads_total", "Pages loaded from a backend.", "export")
 	succStores   = describe("frontswap_succ_stores_total", "Pages that a backend took.", "export")
 	failedStores = describe("frontswap_failed_stores_total", "Pages that every loaded backend refused; they went to storage.", "export")
@@ -94,6 +98,7 @@ var (
 	descriptions = []*prometheus.Desc{
 		buildInfo, protection, protectionWanted,
 		exportSize, diskSize, storageLive, storageStale, punchPending, backendInfo,
+		exportMoves, exportMovePause, exportsMoved,
 		loads, succStores, failedStores, invalidates, loadErrors, pages,
 		storagePagesRead, storagePagesWritten, storagePagesPunched, storageErrors, storageAllocated, storageDirect,
 		writethroughMode, writethroughPending, rescuedPages,

@@ -74,6 +74,7 @@ func someSnapshot() Snapshot {
 	}
 	return Snapshot{
 		Version:          "v0.1.0",
+		Moves:            Moves{Away: 3, Done: 5, Failed: 6, Pause: 42 * time.Millisecond},
 		Revision:         "0123456789abcdef",
 		Health:           Health{Phase: "serving", Phases: []string{"serving", "draining"}, Started: time.UnixMilli(1700000000500)},
 		Protection:       map[string]bool{"memory_locked": true, "io_flusher": false},

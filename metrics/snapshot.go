@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"time"
+
 	"github.com/tmemd/tmemd/backends/sharedmem"
 	"github.com/tmemd/tmemd/frontswap"
 	"github.com/tmemd/tmemd/nbd"
@@ -21,9 +23,18 @@ type Snapshot struct {
 	Ramsters []Ramster         // of Backends, those that are other hosts' memory
 	Lent     *Lent             // nil if no memory is lent
 
+	Moves Moves
+
 	Protection map[string]bool // by measure: whether the daemon has it, for swap of its own host
 
 	ProtectionWanted bool
+}
+
+// Moves are the moves of exports to other daemons.
+type Moves struct {
+	Away         int // exports that are refused here for that
+	Done, Failed uint64
+	Pause        time.Duration // of the latest one that was done
 }
 
 // Export is one export's part of a Snapshot.

@@ -302,18 +302,22 @@ func (s *Server) refusalLocked() string {
 }
 
 // attach makes the connection a client of the export called name, or of the
-// default one if name is empty. It is false if there is none, or no more.
-func (s *Server) attach(c *connection, name string) (*export, bool) {
+// default one if name is empty. It is nil if there is none, or no more; why is set if
+// it is closed.
+func (s *Server) attach(c *connection, name string) (e *export, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.resolveLocked(c, name)
+	e = s.resolveLocked(c, name)
 	if e == nil || s.draining.Load() {
-		return nil, false
+		return nil, ""
+	}
+	if e.refusal != "" {
+		return nil, e.refusal
 	}
 	e.clients++
 	c.export = e
 	s.handshaking--
-	return e, true
+	return e, ""
 }
 
 // forget takes a connection off the books: the last thing that it does.

@@ -45,9 +45,10 @@ type Device struct {
 	size     atomic.Int64 // bytes; written under resizing
 	resizing sync.Mutex   // one Resize at a time
 
-	writethrough atomic.Int32  // a Writethrough
-	rescued      atomic.Uint64 // pages read from storage because their backend failed
-	scratch      sync.Pool     // *[pageSize]byte, for requests smaller than a page
+	changes      atomic.Pointer[Changes] // nil unless the device is being copied elsewhere
+	writethrough atomic.Int32            // a Writethrough
+	rescued      atomic.Uint64           // pages read from storage because their backend failed
+	scratch      sync.Pool               // *[pageSize]byte, for requests smaller than a page
 
 	// storageLocks keep the puncher off pages that are being written to storage:
 	// held for reading during such a write, and for writing by the puncher, which
@@ -243,13 +244,22 @@ func (d *Device) makeHolesTouched(first, last uint64, punch bool) error {
 	if err := d.area.Reserve(first, last); err != nil {
 		return err
 	}
-	for page := first; page < last; page++ {
+	for page := first; page < last; {
 		if d.area.Owner(page) == frontswap.OwnerHole {
+			page++
 			continue // at this instant it was one, which is all that was asked
 		}
 		d.area.Lock(page)
-		d.area.InvalidatePage(page)
+		held := d.admitChange(page, page+1)
+		if held == nil {
+			d.area.InvalidatePage(page)
+		}
 		d.area.Unlock(page)
+		if held == nil {
+			page++
+		} else if err := held.wait(); err != nil {
+			return err
+		}
 	}
 	if punch && first < last {
 		d.puncher.discarded(first, last)

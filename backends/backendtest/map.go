@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/packed"
 )
 
 // Map is the reference backend: a Go map and a mutex. The zero value is ready.
@@ -50,6 +51,8 @@ type Map struct {
 	corrupt uint64                      // guarded by mu
 	closed  bool                        // guarded by mu
 	misuse  []error                     // guarded by mu
+
+	unpacker *packed.Decoder // guarded by mu
 }
 
 var _ backends.Backend = (*Map)(nil)

@@ -28,6 +28,8 @@ func Run(t *testing.T, newBackend New) {
 		{"WrongKey", testWrongKey},
 		{"WrongHandle", testWrongHandle},
 		{"Handles", testHandles},
+		{"Packed", testPacked},
+		{"PackedDamage", testPackedDamage},
 		{"Refusals", testRefusals},
 		{"Limit", testLimit},
 		{"Accounting", testAccounting},

@@ -65,3 +65,28 @@ func (b *Backend) Load(key backends.Key, handle backends.Handle, dst []byte) err
 	}
 	return nil
 }
+
+// Pack implements backends.Backend, with the rules of Load.
+func (b *Backend) Pack(key backends.Key, handle backends.Handle, dst []byte) (backends.Packed, error) {
+	action := b.Rules.Next(Load, key.Page, 1)
+	if err := action.Err(); err != nil {
+		return backends.Packed{}, fmt.Errorf("pack page %d: %w", key.Page, err)
+	}
+	p, err := b.Backend.Pack(key, handle, dst)
+	if action == Corrupt {
+		p.Sum ^= 1
+	}
+	return p, err
+}
+
+// Unpack implements backends.Backend, with the rules of Store.
+func (b *Backend) Unpack(key backends.Key, p backends.Packed) (backends.Handle, backends.Refusal, error) {
+	action := b.Rules.Next(Store, key.Page, 1)
+	if action == Refuse {
+		return 0, backends.RefusedFault, nil
+	}
+	if err := action.Err(); err != nil {
+		return 0, backends.Accepted, fmt.Errorf("unpack page %d: %w", key.Page, err)
+	}
+	return b.Backend.Unpack(key, p)
+}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/arena"
+	"github.com/tmemd/tmemd/backends/packed"
 	"github.com/tmemd/tmemd/backends/pageindex"
 	"github.com/tmemd/tmemd/backends/samefilled"
 )
@@ -30,6 +31,8 @@ type Cache struct {
 	ledger *ledger
 	index  *pageindex.Space
 	sealer sealer
+
+	unpacker atomic.Pointer[packed.Decoder] // nil until it is needed
 
 	// connect makes the session to a donor. Immutable.
 	connect func(*member) (session, error)

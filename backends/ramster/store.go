@@ -118,7 +118,11 @@ func (c *Cache) stage(key backends.Key, data []byte) (arena.Ref, backends.Refusa
 	default:
 		return 0, backends.RefusedBusy
 	}
-	o := w.encode(key, data)
+	return c.stageObject(w.encode(key, data))
+}
+
+// stageObject is stage of a page that is compressed, or is to stay as it is.
+func (c *Cache) stageObject(o arena.Object) (arena.Ref, backends.Refusal) {
 	// Before it is there: what is counted is never less than what is.
 	c.stagedBytes.Add(stagedSlot(len(o.Data)))
 	ref, ok := c.put(o)
@@ -127,7 +131,7 @@ func (c *Cache) stage(key backends.Key, data []byte) (arena.Ref, backends.Refusa
 		return 0, backends.RefusedFull
 	}
 	select {
-	case c.staged <- staged{key, ref}:
+	case c.staged <- staged{backends.Key{Export: o.Export, Page: o.Page}, ref}:
 		return ref, backends.Accepted
 	default: // full of small pages, or of some that are gone already
 		c.forgetStaged(ref, len(o.Data))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/arena"
+	"github.com/tmemd/tmemd/backends/packed"
 	"github.com/tmemd/tmemd/backends/samefilled"
 )
 
@@ -29,6 +30,7 @@ type Cache struct {
 	arena       *arena.Arena
 	compressors compressors
 	zstd        zstdCodec
+	unpacker    atomic.Pointer[packed.Decoder] // nil until it is needed
 
 	config atomic.Pointer[settings] // replaced with exportsMu held
 

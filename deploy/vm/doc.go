@@ -39,6 +39,10 @@
 // overlay and switches to it. The second boot from one, and another guest's from another, read from storage less than a
 // tenth of what the first boot did.
 //
+// A last one is a new user: a machine with Debian and systemd on its disk, made of packages that are installed here, types what README.md
+// says, from a fresh clone and from the Debian package, to swap that is in use. The units do there what they say: the daemon is ready when
+// systemctl returns, every protection is in place, and the package is not removed under swap.
+//
 // # What runs where
 //
 //	test                            make e2e              make e2e-all
@@ -49,6 +53,7 @@
 //	TestSwapThroughInterruptions    the first named, 6.1  each kernel
 //	TestSwapToOwnHost               the last named, 6.12  each kernel
 //	TestSwapToOtherHosts            the last named, 6.12  each kernel
+//	TestReadme                      the last named, 6.12  each kernel
 //
 // The first two have their kernels side by side, the others have the test machine for themselves.
 //

@@ -256,6 +256,11 @@ func (c *Client) send(ctx context.Context, method, path string, request any) (*h
 	if err != nil {
 		return nil, fmt.Errorf("make the request: %w", err)
 	}
+	return c.answered(r)
+}
+
+// answered is send of a request that is made.
+func (c *Client) answered(r *http.Request) (*http.Response, error) {
 	response, err := c.http.Do(r)
 	if err != nil {
 		return nil, c.explain(err)

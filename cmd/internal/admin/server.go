@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -45,6 +46,15 @@ type Service interface {
 
 	// DeleteExport deletes an export that no client uses, with its pages.
 	DeleteExport(name string, removeStorage bool) error
+
+	// SaveExport writes an export to the file that a client keeps. RestoreExport makes an
+	// export of one, or fills an empty one, and returns it: whole, or not at all.
+	SaveExport(ctx context.Context, name string, to io.Writer) error
+	RestoreExport(ctx context.Context, into CreateRequest, from io.Reader) (Export, error)
+
+	// MoveExport moves an export to another daemon while it is used, and tells how far it
+	// is. The end of ctx ends it, and the export is as it was.
+	MoveExport(ctx context.Context, name string, r MoveExportRequest, report func(ExportMove)) (ExportMove, error)
 
 	// Load loads a backend and returns it.
 	Load(LoadRequest) (Backend, error)
@@ -120,6 +130,7 @@ func NewServer(service Service, log *slog.Logger) *Server {
 	mux.HandleFunc("POST /v1/upgrade", func(w http.ResponseWriter, _ *http.Request) { s.refuse(w, service.Upgrade()) })
 	s.handleLifecycle(mux)
 	s.handleMemory(mux)
+	s.handleTransfers(mux)
 	mux.HandleFunc("POST /v1/exports", func(w http.ResponseWriter, r *http.Request) {
 		serve(s, w, r, http.StatusCreated, s.service.CreateExport)
 	})
@@ -152,7 +163,7 @@ func NewServer(service Service, log *slog.Logger) *Server {
 		})
 	})
 	s.http = &http.Server{
-		Handler:           http.MaxBytesHandler(mux, maxRequest),
+		Handler:           limited(mux),
 		ReadHeaderTimeout: requestTimeout,
 		ReadTimeout:       requestTimeout,
 		IdleTimeout:       time.Minute,

@@ -71,6 +71,8 @@ type Export struct {
 	Writethrough  string `json:"writethrough"`   // off, async or sync
 	PendingBlocks int64  `json:"pending_blocks"` // of 1 MiB, that wait to be looked at for pages to copy
 	RescuedPages  uint64 `json:"rescued_pages"`  // read from storage because their backend failed
+
+	MovedTo string `json:"moved_to,omitempty"` // another daemon has it, and all else here is zero
 }
 
 // Disk is one disk that is served with a cache.
@@ -219,6 +221,27 @@ type CreateRequest struct {
 type ResizeRequest struct {
 	Size    string `json:"size"`              // "8GiB", "100%" of RAM
 	Discard bool   `json:"discard,omitempty"` // give up what is beyond a new end
+}
+
+// MoveExportRequest asks for an export to be moved to another daemon.
+type MoveExportRequest struct {
+	To         string `json:"to"`                     // unix:///PATH or tcp://HOST:PORT
+	As         string `json:"as,omitempty"`           // what it is called there; default: the same
+	MaxPauseMS int64  `json:"max_pause_ms,omitempty"` // for which clients may be held back; default 200
+}
+
+// ExportMove is one line of the answer to that: how far it is. Sent and Left count pages.
+type ExportMove struct {
+	Export         string  `json:"export"`
+	To             string  `json:"to"`
+	Round          int     `json:"round"`
+	Sent           uint64  `json:"sent"` // over all rounds, zeros included
+	Left           uint64  `json:"left"` // those that changed meanwhile included
+	PagesPerSecond float64 `json:"pages_per_second"`
+	PauseMS        float64 `json:"pause_ms,omitempty"` // for which clients were held back, in the end
+	Done           bool    `json:"done,omitempty"`     // the last line: it has moved
+	Error          string  `json:"error,omitempty"`    // the last line: it has not
+	Hint           string  `json:"hint,omitempty"`
 }
 
 // DeleteRequest asks for an export to be deleted.

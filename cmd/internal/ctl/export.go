@@ -145,6 +145,7 @@ func (t *tool) exportDelete() *cobra.Command {
 		Use:   "delete NAME",
 		Short: "Delete an export that no client is attached to, and its pages",
 		Long: "Delete an export that no client is attached to, and its pages.\n\n" +
+			"One that moved to another tmemd is forgotten, so that there may be another of its name.\n" +
 			"Storage that is left is not whole. An export that the configuration names is back,\n" +
 			"empty, after the next start.",
 		Args: oneArgument("NAME"),
@@ -183,6 +184,9 @@ func writethrough(e admin.Export) string {
 func printStorage(w io.Writer, exports []admin.Export) {
 	rows := [][]string{{"STORAGE", "EXPORT", "TAKEN", "O_DIRECT", "READ", "WRITTEN", "GIVEN BACK", "ERRORS", "WRITETHROUGH", "RESCUED"}}
 	for _, e := range exports {
+		if e.MovedTo != "" {
+			continue
+		}
 		direct := "no"
 		if e.Storage.Direct {
 			direct = "yes"

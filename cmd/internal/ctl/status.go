@@ -112,6 +112,9 @@ func pages(n int64) string { return cli.Bytes(uint64(max(n, 0)) * backends.PageS
 func printExports(w io.Writer, exports []admin.Export) {
 	rows := [][]string{{"EXPORT", "SIZE", "CLIENTS", "BACKENDS", "STORAGE", "HOLES", "UNTOUCHED", "LOADS", "STORES", "REFUSED", "ERRORS"}}
 	for _, e := range exports {
+		if e.MovedTo != "" {
+			continue
+		}
 		held := int64(0)
 		for _, n := range e.Pages.Backends {
 			held += n
@@ -126,6 +129,11 @@ func printExports(w io.Writer, exports []admin.Export) {
 		})
 	}
 	table(w, rows)
+	for _, e := range exports {
+		if e.MovedTo != "" {
+			fmt.Fprintf(w, "%s moved to %s (tmemctl export delete %s forgets that)\n", e.Name, e.MovedTo, e.Name)
+		}
+	}
 	for _, e := range exports {
 		if e.Writethrough != "" && e.Writethrough != "off" {
 			fmt.Fprintf(w, "%s copies pages to storage: %s\n", e.Name, writethrough(e))

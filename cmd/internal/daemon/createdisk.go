@@ -43,6 +43,9 @@ func (d *Daemon) createDisk(r admin.DiskRequest) error {
 			Hint: "choose another name, or delete that one first: tmemctl disk delete " + r.Name,
 		}
 	}
+	if err := d.checkName(r.Name); err != nil {
+		return err
+	}
 	made, err := d.makeDiskFile(r)
 	if err != nil {
 		return err

@@ -94,7 +94,7 @@ func TestLiveDisks(t *testing.T) {
 		request       admin.DiskRequest
 		message, hint string
 	}{
-		{admin.DiskRequest{Name: "one", Path: path("x.img"), Size: "1MiB"}, "name: there is a disk one already", "a name of its own"},
+		{admin.DiskRequest{Name: "one", Path: path("x.img"), Size: "1MiB"}, "there is a disk or base one already", "choose another name"},
 		{admin.DiskRequest{Name: "a b", Path: path("x.img"), Size: "1MiB"}, "name: \"a b\" is not a name", ""},
 		{admin.DiskRequest{Name: "x", Path: path("none.img")}, "path: stat ", "with content"},
 		{admin.DiskRequest{Name: "x", Path: "none.img", Size: "1MiB"}, "path: \"none.img\" is not an absolute path", "the whole path"},

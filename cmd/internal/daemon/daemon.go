@@ -99,11 +99,14 @@ type Daemon struct {
 	look      chan struct{} // asks for a look at who donors are; immutable after Open
 	lent      *lending      // memory that is lent; nil if none is; immutable after Open
 
-	deleted []state.Export // guarded by loading once the daemon runs
+	deleted   []state.Export // guarded by loading once the daemon runs
+	restoring []state.Export // exports that are being restored and not served yet; guarded like deleted
+	transfers transfers
 
 	exportsMu sync.RWMutex
-	exports   []*export     // guarded by exportsMu, as disks; their devices are open while it is held
-	disks     []*servedDisk // those of the configuration first, to begin with
+	exports   []*export      // guarded by exportsMu, as disks; their devices are open while it is held
+	disks     []*servedDisk  // those of the configuration first, to begin with
+	moved     []state.Export // exports that another daemon has now; guarded by exportsMu
 
 	absent   []state.Disk // made by requests, and not open; guarded by loading once the daemon runs
 	nextDisk uint32       // see newDiskID; guarded likewise
@@ -162,7 +165,7 @@ func (d *Daemon) open() (err error) {
 	if err != nil {
 		return err
 	}
-	d.exports, d.deleted = p.exports, p.deleted
+	d.exports, d.deleted, d.moved = p.exports, p.deleted, p.moved
 	d.keepDisks(last)
 	if err := d.loadKeys(); err != nil {
 		return err
@@ -227,6 +230,9 @@ func (d *Daemon) plan() (p plan, last state.State, err error) {
 	if _, missing := os.Stat(last.Memory); found && !hasExports(last) && errors.Is(missing, os.ErrNotExist) {
 		last.Memory = "" // what was lent is gone with it, and nothing else was there
 	}
+	if err := d.dropRestored(&last); err != nil {
+		return plan{}, last, err
+	}
 	p, err = makePlan(d.config, last, found, d.options.BootID)
 	if err == nil {
 		err = p.complete(last, d.config)
@@ -255,6 +261,8 @@ func (d *Daemon) saveStateOf(boot string, clean bool) error {
 		s.Exports = append(s.Exports, e.state())
 	}
 	s.Exports = append(s.Exports, d.deleted...)
+	s.Exports = append(s.Exports, d.restoring...)
+	s.Exports = append(s.Exports, d.listMoved()...)
 	s.Disks = d.savedDisks()
 	return d.folder.Save(s)
 }
@@ -336,6 +344,9 @@ func (d *Daemon) newNBD() (*nbd.Server, error) {
 	for _, e := range d.list() {
 		c.Exports = append(c.Exports, e.nbd())
 	}
+	for _, m := range d.listMoved() {
+		c.Exports = append(c.Exports, movedExport(m))
+	}
 	for _, s := range d.listDisks() {
 		c.Exports = append(c.Exports, s.nbd())
 	}
@@ -352,6 +363,7 @@ func (d *Daemon) server() *nbd.Server {
 // that backends hold are dropped.
 func (d *Daemon) close() error {
 	var errs []error
+	d.transfers.end()
 	for _, f := range d.options.Inherited {
 		errs = append(errs, f.Close())
 	}

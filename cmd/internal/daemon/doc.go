@@ -86,6 +86,21 @@
 // for a page that is not there. The size is noted, and stands against the
 // configuration's until the export is made anew.
 //
+// # Saves, restores and moves
+//
+// transfers knows those that are under way: one for each export, and none begins without
+// loading. An export that has one is not deleted or resized, and nothing is upgraded; a
+// stop ends them first. They end with the request that began them.
+//
+//	E8  A restore is there with every page, or everything is as it was, whatever dies
+//	    (restore.go has the states). Nobody reaches the export before.
+//	E9  An export that moves is served by one daemon at a time. Until state.json says where
+//	    it moved it is here; from then on it is refused here, in later runs too, until it
+//	    is deleted (moveexport.go has the steps, package mover what is before).
+//
+// Not promised of a move: that state.json is the old one if saving the new one failed, and
+// saving the old one once more failed too, and the process dies then. The log has an error.
+//
 // # Disks
 //
 // Those of the configuration, and those that requests made, which state.json lists for the
@@ -122,7 +137,8 @@
 // # Locks
 //
 // loading is held for an upgrade as a whole, and to load a backend, to begin to
-// replace one, to create, resize or delete an export or a disk, and to begin a stop (E5); moves.mu
+// replace one, to create, resize or delete an export or a disk, to begin and to commit a transfer (a
+// move's pause included), and to begin a stop (E5); moves.mu and transfers.mu
 // below it, for a moment each time, and urgency's lock, which an upgrade holds while
 // nobody is served. mu guards what the NBD server is replaced in and exportsMu the list
 // of exports and that of disks; nothing but devices' own locks is below them. reloading is held over one

@@ -22,6 +22,8 @@ type export struct {
 	id            uint32 // immutable once it is open: its number, in memory files
 	takeover      bool   // immutable: its page map is what the last run left
 	resized       bool   // by a request, against the configuration; guarded by Daemon.loading once the daemon runs
+	restoring     bool   // its pages are not all there yet, and do not count; guarded like resized
+	emptied       bool   // immutable: what a restore that was killed left in it is dropped at the start
 	shrinking     int64  // the size that it is about to have, or 0; guarded like resized
 
 	content string       // names the content; immutable once the device is open
@@ -52,6 +54,9 @@ func (e *export) state() state.Export {
 	}
 	if e.created {
 		s.Allow = e.Allow
+	}
+	if e.restoring {
+		s.Restoring = state.RestoringPages
 	}
 	return s
 }

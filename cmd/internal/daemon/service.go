@@ -47,6 +47,9 @@ func (d *Daemon) snapshot() metrics.Snapshot {
 	if server := d.server(); server != nil {
 		s.NBD = server.Stats()
 	}
+	s.Moves = metrics.Moves{
+		Away: len(d.listMoved()), Done: d.transfers.moved.Load(), Failed: d.transfers.failed.Load(), Pause: time.Duration(d.transfers.pause.Load()),
+	}
 	s.Memory = append(s.Memory, d.buffers.Usage())
 	s.Ramsters, s.Lent = countRemotes(s.Backends), d.lent.count()
 	return s
@@ -143,6 +146,9 @@ func (s service) Unload(name string) (admin.Move, error) {
 
 func (d *Daemon) showExports(s metrics.Snapshot) []admin.Export {
 	exports := []admin.Export{}
+	for _, m := range d.listMoved() {
+		exports = append(exports, admin.Export{Name: m.Name, SizeBytes: m.Size, MovedTo: m.Moved, Errors: map[string]uint64{}})
+	}
 	for _, x := range s.Exports {
 		e := admin.Export{
 			Name: x.Name, SizeBytes: x.Size, Errors: map[string]uint64{},

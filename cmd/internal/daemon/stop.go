@@ -109,6 +109,7 @@ func (d *Daemon) logError(err error) {
 // it back.
 func (d *Daemon) stop(signals <-chan os.Signal) error {
 	d.enter(phaseDraining)
+	d.transfers.end() // none can begin any more
 	d.server().StopAccepting()
 	hurry, err := d.drainAll(signals)
 	if err != nil {

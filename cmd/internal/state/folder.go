@@ -69,7 +69,20 @@ type Export struct {
 	// Deleted says that the export is gone and its storage is left, with content
 	// that is not whole: whoever uses it under this name again empties it.
 	Deleted bool `json:"deleted,omitempty"`
+
+	// Restoring says that a process is filling the export with saved pages, and that
+	// nothing of that counts if it does not come to its end; see RestoringExport.
+	Restoring string `json:"restoring,omitempty"`
+
+	// Moved is where another daemon has the export now. Nothing of it is here any more.
+	Moved string `json:"moved,omitempty"`
 }
+
+// What of an export is being restored, and is dropped if the process dies.
+const (
+	RestoringExport = "export" // it is not served yet, and its storage was made for it
+	RestoringPages  = "pages"  // it was there before, and empty
+)
 
 // FileName is the name of the state in its folder.
 const FileName = "state.json"
