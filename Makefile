@@ -83,8 +83,8 @@ soak-ramster: ## ROUNDS (default 20) of the tests with donors that die, lie and 
 	SOAK=$(or $(ROUNDS),20) $(GO) test -race -count=1 -timeout 0 -v -run 'TestNetwork|TestStorm|TestRestart' ./backends/ramster
 	SOAK_MINUTES=$(or $(MINUTES),5) $(GO) test -race -count=1 -timeout 0 -run TestRamsterLinearizable ./tier
 
-crash: ## KILLS of a daemon under load, every page read back after each (default 1000)
-	CRASH_KILLS=$(or $(KILLS),1000) $(GO) test -count=1 -timeout 0 -v -run TestKills ./cmd/internal/crash
+crash: ## KILLS of a daemon under load, and as many of one with disks, every page read back after each (default 1000)
+	CRASH_KILLS=$(or $(KILLS),1000) $(GO) test -count=1 -timeout 0 -v -run 'TestKills|TestDiskKills' ./cmd/internal/crash
 
 deps: ## Debian packages that the tests use
 	@missing=; for p in $(PACKAGES); do \

@@ -94,6 +94,9 @@ func newPool(c *Cleancache, config FSConfig) (*Pool, error) {
 	return p, nil
 }
 
+// ID is the number that backends know its pages by.
+func (p *Pool) ID() uint32 { return p.id }
+
 // Pages is the pool's length in pages.
 func (p *Pool) Pages() uint64 { return p.length }
 

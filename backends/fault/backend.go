@@ -2,6 +2,7 @@ package fault
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/tmemd/tmemd/backends"
 )
@@ -10,6 +11,8 @@ import (
 type Backend struct {
 	backends.Backend        // the inner one; immutable
 	Rules            *Rules // immutable
+
+	ephemeral sync.Map // from the number of an export whose pages may vanish
 }
 
 var _ backends.Backend = (*Backend)(nil)
@@ -19,6 +22,16 @@ func New(inner backends.Backend) *Backend { return &Backend{Backend: inner, Rule
 
 // Local returns false: a rule may delay.
 func (b *Backend) Local() bool { return false }
+
+// Init implements backends.Backend.
+func (b *Backend) Init(e backends.Export) error {
+	if e.Ephemeral {
+		b.ephemeral.Store(e.ID, nil)
+	} else {
+		b.ephemeral.Delete(e.ID)
+	}
+	return b.Backend.Init(e)
+}
 
 // Store implements backends.Backend.
 func (b *Backend) Store(key backends.Key, data []byte) (backends.Handle, backends.Refusal, error) {
@@ -39,6 +52,9 @@ func (b *Backend) Load(key backends.Key, handle backends.Handle, dst []byte) err
 	action := b.Rules.Next(Load, key.Page, 1)
 	if err := action.Err(); err != nil {
 		return fmt.Errorf("load page %d: %w", key.Page, err)
+	}
+	if _, ephemeral := b.ephemeral.Load(key.Export); action == Gone && ephemeral {
+		return backends.ErrGone
 	}
 	if err := b.Backend.Load(key, handle, dst); err != nil {
 		return err

@@ -66,18 +66,6 @@ func (c *Client) SetExport(ctx context.Context, name string, settings ExportSett
 	return e, err
 }
 
-// Disks asks for the disks.
-func (c *Client) Disks(ctx context.Context) (d []Disk, err error) {
-	err = c.ask(ctx, http.MethodGet, "/v1/disks", nil, &d)
-	return d, err
-}
-
-// SetDisk changes a disk.
-func (c *Client) SetDisk(ctx context.Context, name string, settings DiskSettings) (d Disk, err error) {
-	err = c.ask(ctx, http.MethodPatch, "/v1/disks/"+url.PathEscape(name), settings, &d)
-	return d, err
-}
-
 // CreateExport makes an export.
 func (c *Client) CreateExport(ctx context.Context, request CreateRequest) (e Export, err error) {
 	err = c.ask(ctx, http.MethodPost, "/v1/exports", request, &e)

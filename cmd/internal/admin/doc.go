@@ -14,6 +14,11 @@
 //	POST /v1/exports/NAME/resize  ResizeRequest → Export
 //	POST /v1/exports/NAME/delete  DeleteRequest → DeleteRequest
 //	PATCH /v1/exports/NAME  ExportSettings → Export
+//	GET  /v1/disks                   → []Disk
+//	POST /v1/disks  DiskRequest      → 201 Disk
+//	POST /v1/disks/NAME/resize  DiskResizeRequest → Disk
+//	POST /v1/disks/NAME/delete  DeleteRequest → DeleteRequest
+//	PATCH /v1/disks/NAME  DiskSettings → Disk
 //	GET  /v1/backends                → []Backend
 //	POST /v1/backends  LoadRequest   → 201 Backend
 //	GET  /v1/donors                  → []Donor

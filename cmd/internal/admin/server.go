@@ -39,9 +39,7 @@ type Service interface {
 	// Journal is what is kept of the log.
 	Journal() Journal
 
-	// Disks lists the disks. SetDisk changes one and returns it.
-	Disks() []Disk
-	SetDisk(name string, settings DiskSettings) (Disk, error)
+	DiskService
 
 	// SetExport changes an export and returns it.
 	SetExport(name string, settings ExportSettings) (Export, error)
@@ -125,10 +123,7 @@ func NewServer(service Service, log *slog.Logger) *Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, service.Status()) })
 	mux.HandleFunc("GET /v1/exports", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, service.Exports()) })
-	mux.HandleFunc("GET /v1/disks", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, service.Disks()) })
-	mux.HandleFunc("PATCH /v1/disks/{name}", func(w http.ResponseWriter, r *http.Request) {
-		serve(s, w, r, http.StatusOK, func(d DiskSettings) (Disk, error) { return s.service.SetDisk(r.PathValue("name"), d) })
-	})
+	s.handleDisks(mux)
 	mux.HandleFunc("GET /v1/backends", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, service.Backends()) })
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {
 		told, err := service.Reload()

@@ -61,6 +61,8 @@ func Parse(args []string, host Host) (*Config, Action, error) {
 		p.bases()
 		p.disks()
 		p.backends()
+	} else {
+		p.noDisks()
 	}
 	p.donor()
 	p.hostSettings()
@@ -78,6 +80,7 @@ type parser struct {
 	positions positions
 	config    *Config
 	errs      []error
+	asked     bool // it is a request while the daemon runs, and not a file and flags
 }
 
 var indexes = regexp.MustCompile(`\[\d+\]`)
@@ -97,7 +100,11 @@ func (p *parser) from(key, flag string) {
 // reject records that the value of a key is wrong. from was called for it.
 func (p *parser) reject(key, hint, format string, args ...any) {
 	o := p.config.origins[key]
-	e := cli.Misuse(hint, "%s%s", o.prefix(p.positions.path), fmt.Sprintf(format, args...))
+	prefix := o.prefix(p.positions.path)
+	if p.asked {
+		prefix = key[strings.LastIndexByte(key, '.')+1:] + ": "
+	}
+	e := cli.Misuse(hint, "%s%s", prefix, fmt.Sprintf(format, args...))
 	if o.flag == "" {
 		e.Excerpt = p.positions.excerpt(o.pos.line, o.pos.column)
 	}

@@ -71,7 +71,7 @@ func (t *tool) root(version string) *cobra.Command {
 	root.AddCommand(estimate.Command(t.out, t.log, &t.json))
 	root.AddCommand(t.status(), t.reload(), t.upgrade(), t.attach(), t.detach(), t.doctor(), t.group("export", "Look at and change exports", t.exportList(), t.exportSet(), t.exportCreate(), t.exportResize(), t.exportSave(), t.exportRestore(), t.exportMove(), t.exportDelete()),
 		t.clientCommands(), t.poolCommands(),
-		t.group("disk", "Look at disks, and change how they are cached", t.diskList(), t.diskSet()),
+		t.group("disk", "Look at and change disks", t.diskList(), t.diskSet(), t.diskCreate(), t.diskResize(), t.diskDelete()),
 		t.group("backend", "Look at, load and unload backends", t.backendList(), t.backendLoad(), t.backendUnload(), t.backendReplace(),
 			t.backendFreeze(), t.backendThaw(), t.backendOrder(), t.backendShrink(), t.backendMigrate(), t.backendCancel(),
 			t.backendShow(), t.backendSet()),

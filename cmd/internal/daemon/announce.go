@@ -21,7 +21,7 @@ func (d *Daemon) Announcement() string {
 	for _, e := range d.list() {
 		fmt.Fprintf(&b, "  export   %s, %s, storage %s\n", e.Name, cli.Bytes(uint64(e.Size)), e.Storage)
 	}
-	for _, s := range d.disks {
+	for _, s := range d.listDisks() {
 		size, _ := s.device.Size() // never an error
 		fmt.Fprintf(&b, "  disk     %s, %s, %s\n", s.Name, cli.Bytes(uint64(size)), s.Path)
 	}

@@ -153,7 +153,7 @@ func (d *Daemon) checkName(name string) error {
 			Status: http.StatusConflict, Message: fmt.Sprintf("there is an export %s already", name), Hint: "choose another name, or delete that one first",
 		}
 	}
-	if slices.ContainsFunc(d.disks, func(s *servedDisk) bool { return s.Name == name }) ||
+	if slices.ContainsFunc(d.absent, func(s state.Disk) bool { return s.Name == name }) || d.findDisk(name) != nil ||
 		slices.ContainsFunc(d.bases, func(s *servedBase) bool { return s.Name == name }) {
 		return &admin.Error{
 			Status: http.StatusConflict, Message: fmt.Sprintf("there is a disk or base %s already", name), Hint: "choose another name",

@@ -80,7 +80,6 @@ type Daemon struct {
 	cleancache  *cleancache.Cleancache
 	buffers     tier.Buffers // of the storage of exports and disks
 	bases       []*servedBase
-	disks       []*servedDisk
 	moves       *moves
 	faults      faults
 	admin       *admin.Server
@@ -113,8 +112,12 @@ type Daemon struct {
 	clients   []state.Client // guarded by loading once the daemon runs
 
 	exportsMu sync.RWMutex
-	exports   []*export      // guarded by exportsMu; their devices are open while it is held
+	exports   []*export      // guarded by exportsMu, as disks; their devices are open while it is held
+	disks     []*servedDisk  // those of the configuration first, to begin with
 	moved     []state.Export // exports that another daemon has now; guarded by exportsMu
+
+	absent   []state.Disk // made by requests, and not open; guarded by loading once the daemon runs
+	nextDisk uint32       // see newDiskID; guarded likewise
 
 	signals  <-chan os.Signal // Run's, for upgrades to see whether a stop is waiting; set before anything is served
 	stopping atomic.Bool      // a stop was asked for
@@ -174,6 +177,7 @@ func (d *Daemon) open() (err error) {
 		return err
 	}
 	d.exports, d.deleted, d.moved, d.clients = p.exports, p.deleted, p.moved, p.clients
+	d.keepDisks(last)
 	if err := d.loadKeys(); err != nil {
 		return err
 	}
@@ -271,6 +275,7 @@ func (d *Daemon) saveStateOf(boot string, clean bool) error {
 	s.Exports = append(s.Exports, d.restoring...)
 	s.Exports = append(s.Exports, d.listMoved()...)
 	s.Clients = d.clients
+	s.Disks = d.savedDisks()
 	return d.folder.Save(s)
 }
 
@@ -354,7 +359,7 @@ func (d *Daemon) newNBD() (*nbd.Server, error) {
 	for _, m := range d.listMoved() {
 		c.Exports = append(c.Exports, movedExport(m))
 	}
-	for _, s := range d.disks {
+	for _, s := range d.listDisks() {
 		c.Exports = append(c.Exports, s.nbd())
 	}
 	return nbd.NewServer(c)

@@ -111,9 +111,21 @@
 //
 // # Disks
 //
-// Those of the configuration, from start to end. They have no state of ours: storage is
+// Those of the configuration, and those that requests made, which state.json lists for the
+// next run, before the request is answered. They have no other state of ours: storage is
 // the truth, and their cache begins empty. They are opened when backends are there, and
 // closed, synced, before backends are; a takeover and an upgrade know nothing of them.
+//
+//	a disk that a request made   by                      in state.json
+//	served                       create; a start         yes
+//	not served                   a start, or a resize,   yes: the next start tries again
+//	                             that could not open it
+//	gone                         delete; the             no
+//	                             configuration names it
+//
+// One that cannot be opened does not keep the daemon from serving swap; one of the
+// configuration does, as anything wrong there. A resize closes a disk, which no client has,
+// and opens it anew.
 //
 // # Sockets
 //
@@ -133,13 +145,13 @@
 // # Locks
 //
 // loading is held for an upgrade as a whole, and to load a backend, to begin to
-// replace one, to create, resize or delete an export, to begin and to commit a transfer (a
+// replace one, to create, resize or delete an export or a disk, to begin and to commit a transfer (a
 // move's pause included), and to begin a stop (E5); moves.mu and transfers.mu
 // below it, for a moment each time, and urgency's lock, which an upgrade holds while
 // nobody is served. mu guards what the NBD server is replaced in and exportsMu the list
-// of exports; nothing but devices' own locks is below them. reloading is held over one
-// reload; what is below it are remote.mu, exportsMu and frontswap's locks, one after the
-// other.
+// of exports and that of disks; nothing but devices' own locks is below them. reloading is
+// held over one reload; what is below it are remote.mu, exportsMu and frontswap's locks, one
+// after the other.
 // remote.mu is held to change who donors are, and below frontswap's lock to record them:
 // nothing that holds it records.
 //

@@ -37,13 +37,13 @@ func (d *Daemon) snapshot() metrics.Snapshot {
 	for _, e := range d.exports {
 		s.Exports = append(s.Exports, metrics.Export{Name: e.Name, Size: e.size(), Stats: e.device.Stats()})
 	}
-	d.exportsMu.RUnlock()
 	for _, served := range d.bases {
 		s.Disks = append(s.Disks, served.snapshot())
 	}
 	for _, served := range d.disks {
 		s.Disks = append(s.Disks, served.snapshot())
 	}
+	d.exportsMu.RUnlock()
 	if server := d.server(); server != nil {
 		s.NBD = server.Stats()
 	}

@@ -28,6 +28,10 @@ type State struct {
 
 	Exports []Export `json:"exports"`
 	Clients []Client `json:"clients,omitempty"`
+
+	// Disks are those that requests made, not the configuration: the next run serves
+	// them too.
+	Disks []Disk `json:"disks,omitempty"`
 }
 
 // Client is one client as it was. Created and Changed say that a request made it, or
@@ -40,6 +44,18 @@ type Client struct {
 	Frozen      bool   `json:"frozen,omitempty"`
 	Created     bool   `json:"created,omitempty"`
 	Changed     bool   `json:"changed,omitempty"`
+}
+
+// Disk is one disk as it was served. Its content is in its file or device only.
+type Disk struct {
+	Name     string   `json:"name"`
+	Path     string   `json:"path"`
+	Made     bool     `json:"made,omitempty"` // the file was made for it
+	ReadOnly bool     `json:"read_only,omitempty"`
+	Base     string   `json:"base,omitempty"`
+	Shared   string   `json:"shared,omitempty"`
+	Mode     string   `json:"mode,omitempty"` // that it had
+	Allow    []string `json:"allow,omitempty"`
 }
 
 // Export is one export as it was served.
