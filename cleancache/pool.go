@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/pagelock"
 	"github.com/tmemd/tmemd/backends/sharedmem"
-	"github.com/tmemd/tmemd/pagelock"
 )
 
 // BlockPages is how many pages may be locked at once, see package pagelock.

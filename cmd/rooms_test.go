@@ -18,7 +18,7 @@ const module = "github.com/tmemd/tmemd/"
 // below it, and the folders listed. The first match by longest prefix counts.
 var rooms = map[string][]string{
 	"nbd":                {},
-	"latency":            {},
+	"backends/latency":   {},
 	"backends/sharedmem": {},
 	"backends/arena":     {"backends/sharedmem"},
 	"backends/pageindex": {"backends/sharedmem"},
@@ -27,12 +27,12 @@ var rooms = map[string][]string{
 	"backends/packed":    {"backends", "backends/samefilled"},
 	"backends":           {"backends/sharedmem", "backends/arena", "backends/pagelz4", "backends/pressure", "backends/samefilled", "backends/packed", "backends"},
 	"backends/ramster":   {"backends/sharedmem", "backends/arena", "backends/pageindex", "backends/pagelz4", "backends/pressure", "backends/samefilled", "backends/packed", "backends"},
-	"pagelock":           {},
-	"pagemap":            {},
-	"frontswap":          {"backends", "backends/sharedmem", "pagelock", "latency"},
-	"cleancache":         {"backends", "backends/sharedmem", "pagelock"},
-	"tier":               {"frontswap", "cleancache", "backends", "backends/sharedmem", "backends/fault", "backends/packed", "latency"},
-	"metrics":            {"tier", "tier/disk", "frontswap", "cleancache", "nbd", "backends", "backends/sharedmem", "latency"},
+	"backends/pagelock":  {},
+	"backends/pagemap":   {},
+	"frontswap":          {"backends", "backends/sharedmem", "backends/pagelock", "backends/latency"},
+	"cleancache":         {"backends", "backends/sharedmem", "backends/pagelock"},
+	"tier":               {"frontswap", "cleancache", "backends", "backends/sharedmem", "backends/fault", "backends/packed", "backends/latency"},
+	"metrics":            {"tier", "tier/disk", "frontswap", "cleancache", "nbd", "backends", "backends/sharedmem", "backends/latency"},
 	"cmd":                {"*"},
 	"deploy":             {"*"},
 }

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/latency"
 	"github.com/tmemd/tmemd/backends/sharedmem"
-	"github.com/tmemd/tmemd/latency"
 )
 
 // Frontswap is the registry: which backends there are, which areas are open,

@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"github.com/tmemd/tmemd/backends"
-	"github.com/tmemd/tmemd/latency"
+	"github.com/tmemd/tmemd/backends/latency"
 )
 
 // BackendStatus is a snapshot of one registered backend.

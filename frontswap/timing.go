@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/tmemd/tmemd/backends"
-	"github.com/tmemd/tmemd/latency"
+	"github.com/tmemd/tmemd/backends/latency"
 )
 
 // store is the backend's Store, timed for some pages.

@@ -5,7 +5,7 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/backendtest"
-	"github.com/tmemd/tmemd/latency"
+	"github.com/tmemd/tmemd/backends/latency"
 )
 
 // TestTiming: loads and stores of the pages that are picked are timed, tries too.

@@ -21,10 +21,10 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/latency"
 	"github.com/tmemd/tmemd/backends/sharedmem"
 	"github.com/tmemd/tmemd/cleancache"
 	"github.com/tmemd/tmemd/frontswap"
-	"github.com/tmemd/tmemd/latency"
 	"github.com/tmemd/tmemd/nbd"
 	"github.com/tmemd/tmemd/tier"
 	"github.com/tmemd/tmemd/tier/disk"

@@ -3,8 +3,8 @@ package metrics
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tmemd/tmemd/backends/latency"
 	"github.com/tmemd/tmemd/frontswap"
-	"github.com/tmemd/tmemd/latency"
 )
 
 var (

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/tmemd/tmemd/backends/backendtest"
-	"github.com/tmemd/tmemd/latency"
+	"github.com/tmemd/tmemd/backends/latency"
 )
 
 // TestLiveAndStale: what a backend took over is stale on storage, unless it is kept there on

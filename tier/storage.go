@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/latency"
 	"github.com/tmemd/tmemd/backends/sharedmem"
-	"github.com/tmemd/tmemd/latency"
 )
 
 const pageSize = backends.PageSize

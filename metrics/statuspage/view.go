@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/latency"
 	"github.com/tmemd/tmemd/frontswap"
-	"github.com/tmemd/tmemd/latency"
 	"github.com/tmemd/tmemd/metrics"
 	"github.com/tmemd/tmemd/nbd"
 	"github.com/tmemd/tmemd/tier"
