@@ -327,7 +327,7 @@ func (d *Daemon) openDevice(e *export, s tier.Storage, blank bool) (err error) {
 	}
 	s = d.faults.storage(e.Name, s)
 	e.device, err = tier.Open(tier.Config{
-		Name: e.Name, ID: e.id, Storage: s, Empty: blank, Touch: d.config.Touch, Takeover: e.takeover, Client: e.Client, Frontswap: d.frontswap, Log: d.log,
+		Name: e.Name, ID: e.id, Storage: s, Empty: blank, Touch: d.config.Touch, Takeover: e.takeover, Overcommit: e.overcommitted(), Client: e.Client, Frontswap: d.frontswap, Log: d.log,
 	})
 	if err != nil {
 		return errors.Join(d.memoryError(fmt.Errorf("open export %s: %w", e.Name, err)), s.Close())

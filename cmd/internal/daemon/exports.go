@@ -10,6 +10,7 @@ import (
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/config"
 	"github.com/tmemd/tmemd/cmd/internal/state"
+	"github.com/tmemd/tmemd/frontswap"
 	"github.com/tmemd/tmemd/nbd"
 	"github.com/tmemd/tmemd/tier"
 )
@@ -38,6 +39,11 @@ func (e *export) size() int64 {
 	size, _ := e.device.Size() // never an error
 	return size
 }
+
+// overcommitted says whether the page map takes memory as pages are written: a client's
+// exports may be many and mostly empty. Those of nobody in particular are swap of a host,
+// where a write must not fail for want of it.
+func (e *export) overcommitted() bool { return e.Client != "" && e.Client != frontswap.DefaultClient }
 
 func (e *export) state() state.Export {
 	mode := e.Writethrough
