@@ -7,14 +7,19 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 KERNELS     ?= 6.1,6.12
 PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnbd-bin \
                python3-libnbd fio xz-utils util-linux mount e2fsprogs gcc libc6-dev systemd \
-               iproute2
+               iproute2 prometheus chromium lintian buildah openssl curl kmod procps perl-base
+# For tests that make name spaces and mounts.
+AS_ROOT     := $(if $(filter-out 0,$(shell id -u)),-exec 'sudo -n -E env PATH=$(PATH)')
 
-.PHONY: all build run test lint unit race interop e2e e2e-all fuzz bench bench-nbd bench-memory bench-dedup bench-drain bench-remote soak soak-resize soak-ramster crash deps clean
+.PHONY: all build deb run test lint unit race interop e2e e2e-all fuzz bench bench-nbd bench-memory bench-dedup bench-drain bench-remote bench-observe soak soak-resize soak-ramster crash deps clean
 
 all: build
 
 build: ## both commands, static, in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/tmemd ./cmd/tmemctl
+
+deb: build ## dist/tmemd_VERSION_amd64.deb
+	GO=$(GO) deploy/debian/build.sh $(VERSION)
 
 run: build ## a swap export in ./var; ARGS='--size 4GiB …' for more
 	bin/tmemd --state-dir var $(ARGS)
@@ -35,8 +40,10 @@ race: deps ## unit, model and conformance tests under the race detector
 	$(GO) test -race -timeout 15m ./...
 	$(GO) test -tags purego ./backends/pagelz4 # with bounds checks
 
-interop: deps build ## NBD clients that others wrote, faults on real file systems, systemd on its units
+interop: deps build ## NBD clients that others wrote, faults on real file systems, systemd on its units, the Debian package from install to purge, what the documentation says to type
 	$(GO) test -tags interop -count=1 -timeout 15m -v ./deploy/interop ./deploy/systemd
+	$(GO) test -tags interop -count=1 -timeout 15m -v $(AS_ROOT) ./deploy/isolated ./deploy/debian ./deploy/examples ./deploy/container ./deploy/readme
+	cd deploy/kubernetes && $(GO) vet ./... && $(GO) test -count=1 ./...
 
 e2e: deps build ## stock Debian kernels, 6.1 and 6.12, swap through tmemd in a VM; three runs take turns with the kernels; one takes root
 	TMEMD_VM_KERNEL=$(KERNELS) $(GO) test -tags e2e -count=1 -timeout 20m -v ./deploy/vm
@@ -57,7 +64,7 @@ bench-memory: build ## memory for a page of a corpus of MIB MiB, and tmemctl est
 	$(GO) test -tags memory -count=1 -timeout 15m -v $(if $(filter-out 0,$(shell id -u)),-exec 'sudo -n MIB=$(MIB)') ./deploy/memory
 
 bench-dedup: deps ## what storing identical pages once would save: forked processes, guests, clones; takes root and the Debian packages python3-django, gunicorn and nodejs
-	$(GO) run ./deploy/dedup
+	$(GO) run $(if $(filter-out 0,$(shell id -u)),-exec 'sudo -n -E') ./deploy/dedup
 
 bench-drain: deps ## what unloading costs, beside fio and plain writes; what a store costs without a backend
 	$(GO) run ./deploy/drainbench
@@ -65,6 +72,9 @@ bench-drain: deps ## what unloading costs, beside fio and plain writes; what a s
 
 bench-remote: deps ## other hosts' memory beside nbdkit and Redis, over loopback TCP; takes the Debian package redis-server
 	$(GO) test -run '^$$' -bench Remote -benchtime 1x -timeout 15m ./deploy/remotebench
+
+bench-observe: ## what it costs requests that metrics are scraped and the status page is open; six minutes
+	$(GO) test -run '^$$' -bench 'Observe|Dips' -benchtime 1x -timeout 15m ./deploy/observebench
 
 soak: ## MINUTES of random requests, operators and faults, checked for linearizability
 	SOAK_MINUTES=$(or $(MINUTES),10) $(GO) test -race -count=1 -timeout 0 -run TestLinearizable ./tier
@@ -76,8 +86,8 @@ soak-ramster: ## ROUNDS (default 20) of the tests with donors that die, lie and 
 	SOAK=$(or $(ROUNDS),20) $(GO) test -race -count=1 -timeout 0 -v -run 'TestNetwork|TestStorm|TestRestart' ./backends/ramster
 	SOAK_MINUTES=$(or $(MINUTES),5) $(GO) test -race -count=1 -timeout 0 -run TestRamsterLinearizable ./tier
 
-crash: ## KILLS of a daemon under load, every page read back after each (default 1000)
-	CRASH_KILLS=$(or $(KILLS),1000) $(GO) test -count=1 -timeout 0 -v -run TestKills ./cmd/internal/crash
+crash: ## KILLS of a daemon under load, and as many of one with disks, every page read back after each (default 1000)
+	CRASH_KILLS=$(or $(KILLS),1000) $(GO) test -count=1 -timeout 0 -v -run 'TestKills|TestDiskKills' ./cmd/internal/crash
 
 deps: ## Debian packages that the tests use
 	@missing=; for p in $(PACKAGES); do \
@@ -89,4 +99,4 @@ deps: ## Debian packages that the tests use
 	fi
 
 clean:
-	rm -rf bin .cache var
+	rm -rf bin dist .cache var

@@ -123,6 +123,11 @@ type Host interface {
 	// backend half as much again. A backend whose pages come straight back is to
 	// evict less.
 	Refaults() uint64
+
+	// Owed reports that exports which have a right to more memory of the backend
+	// want it, and others are to give it up: pages are to be evicted even if they
+	// come straight back.
+	Owed() bool
 }
 
 // Backend holds pages for frontswap. The package comment is its manual: life
@@ -166,6 +171,17 @@ type Backend interface {
 	// its chain if the copy is damaged, ErrGone if the page was forgotten.
 	Load(key Key, handle Handle, dst []byte) error
 
+	// Pack returns the page in the form in which it is kept, copied to dst, of
+	// PageSize bytes. It may wait as Load may. An error is as one of Load's; that the
+	// data is the page that the checksum names is left to whoever decodes it.
+	Pack(key Key, handle Handle, dst []byte) (Packed, error)
+
+	// Unpack is Store of a page that is packed, by any backend. It is kept as it is if
+	// this backend has its encoding. ErrCorrupt is in the chain of the error for one
+	// that does not decode to the page that its checksum names; nothing else about
+	// it is believed.
+	Unpack(key Key, p Packed) (Handle, Refusal, error)
+
 	// Invalidate forgets the page. It never blocks and cannot fail. The handle
 	// must be live, or be of an ephemeral export and have been forgotten.
 	Invalidate(key Key, handle Handle)
@@ -173,6 +189,17 @@ type Backend interface {
 	// InvalidateArea forgets the export: the end of what Init began. Every page
 	// of the export has been invalidated before.
 	InvalidateArea(export uint32)
+
+	// Used is the memory that the export's pages take here, in bytes: the
+	// backend's own, overhead of a page included, but for pages whose handle is the
+	// data. 0 for exports that are not initialised, and for ephemeral ones. It takes
+	// no lock.
+	Used(export uint32) uint64
+
+	// Room is how many bytes pages can still take before they are refused as
+	// RefusedFull, about; ephemeral pages, which give way, count as room. It takes no
+	// lock.
+	Room() uint64
 
 	// Stats returns a snapshot, cheap enough for each metrics scrape.
 	Stats() Stats

@@ -149,13 +149,28 @@
 //	B25 For one key, Load may overlap with Load, with Invalidate, and with the Store
 //	    that follows it; it then gives one of these pages or is ErrGone. The caller
 //	    has at most one live handle of a key: it invalidates the old one first.
-//	B26 They give way. As long as one takes memory, no page of another export is
-//	    refused as RefusedFull or evicted. A backend that cannot keep the two apart
+//	B26 They give way. As long as one takes memory that such a page could have, no page
+//	    of another export is refused as RefusedFull or evicted. A backend that cannot keep the two apart
 //	    refuses Init of an ephemeral export with an error.
 //	B27 They end with the process: nobody remembers their handles, so Adopt is not
 //	    asked for them, and Adopted forgets them without counting them.
 //	B28 InvalidateArea comes after the caller has invalidated every handle that it
 //	    has, forgotten or not. Then no page of the export is left.
+//
+// # Packed pages
+//
+// An export is saved and restored with its pages as they are kept, not compressed anew.
+//
+//	B29 What Pack returns decodes (package packed) to the page that Store was given,
+//	    or the decoder says that it is corrupt. Pack leaves the page where it is.
+//	    For a wrong key or handle it fails as Load does.
+//	B30 Unpack followed by Load gives the page that was packed, whichever backend
+//	    packed it. Data that does not decode, of any length, or has another checksum,
+//	    is ErrCorrupt and leaves nothing behind. That is not the backend's failure.
+//	B31 Refusals of Unpack are those of Store, and counted with them. It stores for
+//	    exports that are not ephemeral only, and refuses others as RefusedUnmanaged.
+//
+// Both are outside the path of requests: they may allocate.
 //
 // # Speed
 //
@@ -175,6 +190,17 @@
 //	B20 No input panics: not a wrong handle, not damaged data. A handle that is
 //	    not live may be invalidated by mistake; that must not damage the
 //	    process, but may lose a page of this backend.
+//
+// # Who takes how much
+//
+// frontswap charges memory to clients, and decides by it who has to give some up.
+//
+//	B32 Used follows each Store, Invalidate and new handle of a page at once, and is
+//	    exact when no call is under way: 0 when all pages of the export are gone;
+//	    for all exports together no less than StoredBytes without those of ephemeral
+//	    pages, and no more than HeldBytes. After a takeover it is exact from Init on.
+//	B33 Room is next to nothing when pages are refused as RefusedFull, and much
+//	    again when all are gone.
 //
 // # What must never happen
 //

@@ -51,3 +51,6 @@ func (h host) Evict(context.Context, uint64) (uint64, error) { return 0, nil }
 
 // Refaults implements [backends.Host].
 func (h host) Refaults() uint64 { return 0 }
+
+// Owed implements [backends.Host].
+func (h host) Owed() bool { return false }

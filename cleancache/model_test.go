@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -227,10 +228,8 @@ func TestConcurrently(t *testing.T) {
 	working.Wait()
 	close(stop)
 	coming.Wait()
-	for w, n := range hits {
-		if n == 0 {
-			t.Errorf("worker %d had no hit", w)
-		}
+	if slices.Max(hits) == 0 { // of one worker it may be, while backends come and go
+		t.Error("nobody had a hit")
 	}
 	for _, p := range pools {
 		for i := range p.pages {

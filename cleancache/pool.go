@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/pagelock"
 	"github.com/tmemd/tmemd/backends/sharedmem"
-	"github.com/tmemd/tmemd/pagelock"
 )
 
 // BlockPages is how many pages may be locked at once, see package pagelock.
@@ -93,6 +93,9 @@ func newPool(c *Cleancache, config FSConfig) (*Pool, error) {
 	p.SetMode(config.Mode)
 	return p, nil
 }
+
+// ID is the number that backends know its pages by.
+func (p *Pool) ID() uint32 { return p.id }
 
 // Pages is the pool's length in pages.
 func (p *Pool) Pages() uint64 { return p.length }

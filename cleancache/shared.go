@@ -1,8 +1,11 @@
 package cleancache
 
 import (
+	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -52,6 +55,41 @@ func (c *Cleancache) Authorise(id UUID) {
 	if c.shares[id] == nil {
 		c.shares[id] = &shared{}
 	}
+}
+
+// ErrInUse is what Revoke fails with while disks use the name.
+var ErrInUse = errors.New("disks share pages under this name")
+
+// Revoke takes back what Authorise gave, if nobody uses it.
+func (c *Cleancache) Revoke(id UUID) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	share := c.shares[id]
+	if share == nil {
+		return fmt.Errorf("revoke %v: %w", id, ErrNotAuthorised)
+	}
+	if share.users > 0 {
+		return fmt.Errorf("revoke %v: %d of them: %w", id, share.users, ErrInUse)
+	}
+	delete(c.shares, id)
+	return nil
+}
+
+// Authorisation is a name that may be used.
+type Authorisation struct {
+	UUID  UUID
+	Users int // disks that use it
+}
+
+// Authorised lists what was authorised, in the order of the names.
+func (c *Cleancache) Authorised() (list []Authorisation) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, share := range c.shares {
+		list = append(list, Authorisation{id, share.users})
+	}
+	slices.SortFunc(list, func(a, b Authorisation) int { return bytes.Compare(a.UUID[:], b.UUID[:]) })
+	return list
 }
 
 // InitSharedFS is InitFS for a disk that shares its pages with others: it returns the

@@ -18,19 +18,21 @@ const module = "github.com/tmemd/tmemd/"
 // below it, and the folders listed. The first match by longest prefix counts.
 var rooms = map[string][]string{
 	"nbd":                {},
+	"backends/latency":   {},
 	"backends/sharedmem": {},
 	"backends/arena":     {"backends/sharedmem"},
 	"backends/pageindex": {"backends/sharedmem"},
 	"backends/pagelz4":   {},
 	"backends/pressure":  {},
-	"backends":           {"backends/sharedmem", "backends/arena", "backends/pagelz4", "backends/pressure", "backends/samefilled", "backends"},
-	"backends/ramster":   {"backends/sharedmem", "backends/arena", "backends/pageindex", "backends/pagelz4", "backends/pressure", "backends/samefilled", "backends"},
-	"pagelock":           {},
-	"pagemap":            {},
-	"frontswap":          {"backends", "backends/sharedmem", "pagelock"},
-	"cleancache":         {"backends", "backends/sharedmem", "pagelock"},
-	"tier":               {"frontswap", "cleancache", "backends", "backends/sharedmem", "backends/fault"},
-	"metrics":            {"tier", "tier/disk", "frontswap", "cleancache", "nbd", "backends", "backends/sharedmem"},
+	"backends/packed":    {"backends", "backends/samefilled"},
+	"backends":           {"backends/sharedmem", "backends/arena", "backends/pagelz4", "backends/pressure", "backends/samefilled", "backends/packed", "backends"},
+	"backends/ramster":   {"backends/sharedmem", "backends/arena", "backends/pageindex", "backends/pagelz4", "backends/pressure", "backends/samefilled", "backends/packed", "backends"},
+	"backends/pagelock":  {},
+	"backends/pagemap":   {},
+	"frontswap":          {"backends", "backends/sharedmem", "backends/pagelock", "backends/latency"},
+	"cleancache":         {"backends", "backends/sharedmem", "backends/pagelock"},
+	"tier":               {"frontswap", "cleancache", "backends", "backends/sharedmem", "backends/fault", "backends/packed", "backends/latency"},
+	"metrics":            {"tier", "tier/disk", "frontswap", "cleancache", "nbd", "backends", "backends/sharedmem", "backends/latency"},
 	"cmd":                {"*"},
 	"deploy":             {"*"},
 }
@@ -45,8 +47,12 @@ var outsiders = []struct {
 	{"github.com/prometheus/", []string{"metrics", "cmd"}, "packages count in atomics of their own; metrics reads snapshots"},
 	{"github.com/pierrec/lz4", []string{"backends", "deploy"}, "codecs belong to backends"},
 	{"github.com/spf13/cobra", []string{"cmd"}, "command lines belong to commands"},
+	{"github.com/cpuguy83/go-md2man", []string{"cmd/internal/manpages"}, "manual pages are made when a package is built"},
 	{"github.com/coreos/go-systemd", []string{"cmd"}, "only the daemon's command line takes sockets from a service manager"},
 	{"crypto/tls", []string{"nbd", "cmd"}, "only what is on a network encrypts"},
+	{"charm.land/", []string{"cmd/internal/view", "cmd/internal/ctl"}, "only tmemctl draws; the daemon is locked in memory, all of it"},
+	{"github.com/charmbracelet/", []string{"cmd/internal/view", "cmd/internal/ctl"}, "only tmemctl draws; the daemon is locked in memory, all of it"},
+	{"filippo.io/age", []string{"cmd"}, "only files that tmemctl keeps are encrypted by it"},
 	{"golang.org/x/term", []string{"cmd"}, "the daemon's parts know no terminal"},
 	{"github.com/pelletier/go-toml", []string{"cmd"}, "packages take typed configurations"},
 	{"github.com/pojntfx/go-nbd/pkg/server", []string{"deploy/bench"}, "its server is an oracle in tests, and a peer to be measured; nothing is served with it"},
@@ -118,6 +124,20 @@ func checkOutside(t *testing.T, folder, imported string) {
 		}
 		t.Errorf("%s imports %s: %s", folder, imported, o.reason)
 		return
+	}
+}
+
+// TestDaemonDrawsNothing: what the daemon is made of is locked in memory, and must not
+// have a library for terminals in it, by whatever way.
+func TestDaemonDrawsNothing(t *testing.T) {
+	for program, draws := range map[string]bool{"./tmemd": false, "./tmemctl": true} {
+		out, err := exec.Command("go", "list", "-deps", program).Output()
+		if err != nil {
+			t.Fatalf("go list -deps %s: %v", program, err)
+		}
+		if found := strings.Contains(string(out), "charm.land/"); found != draws {
+			t.Errorf("%s draws: %v, want %v", program, found, draws)
+		}
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 	"unsafe"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/pagelock"
 	"github.com/tmemd/tmemd/backends/sharedmem"
-	"github.com/tmemd/tmemd/pagelock"
 )
 
 // BlockPages is how many pages may be locked at once, see package pagelock.
@@ -30,6 +30,7 @@ type AreaConfig struct {
 	Storage Storage // where drains go
 	Empty   bool    // storage is all zeros: pages that nobody wrote are holes
 	Touch   bool    // take the page map's memory now, not page by page as it is used
+	Client  string  // who its pages are charged to; empty is DefaultClient
 
 	// Overcommit claims memory for the page map as pages are written, in a folder: then a
 	// write fails when there is none (Area.Reserve). Else all of it is claimed now.
@@ -48,6 +49,7 @@ type Area struct {
 	name    string          // immutable
 	id      uint32          // immutable
 	storage Storage         // immutable
+	client  *Client         // immutable
 	fresh   Owner           // immutable: what OwnerNone means here, none or hole
 	locks   *pagelock.Locks // immutable
 	touched bool            // immutable: the map's memory is taken before it is used
@@ -102,7 +104,7 @@ func (c *counters) snapshot() Counters {
 	}
 }
 
-func newArea(fs *Frontswap, c AreaConfig) (*Area, error) {
+func newArea(fs *Frontswap, client *Client, c AreaConfig) (*Area, error) {
 	if c.Pages == 0 || c.Pages > backends.MaxPages {
 		return nil, fmt.Errorf("open area %s: %d pages is not between 1 and %d", c.Name, c.Pages, uint64(backends.MaxPages))
 	}
@@ -124,7 +126,7 @@ func newArea(fs *Frontswap, c AreaConfig) (*Area, error) {
 		}
 	}
 	a := &Area{
-		touched: c.Touch, overcommit: c.Overcommit && !c.Touch, fs: fs, name: c.Name, fresh: fresh, id: c.ID, storage: c.Storage, memory: memory,
+		touched: c.Touch, overcommit: c.Overcommit && !c.Touch, fs: fs, client: client, name: c.Name, fresh: fresh, id: c.ID, storage: c.Storage, memory: memory,
 		locks: pagelock.New(c.Pages), closed: make(chan struct{}),
 	}
 	if c.Touch {
@@ -215,10 +217,14 @@ func (a *Area) Store(page uint64, data []byte) bool {
 	if len(active.slots) == 0 {
 		return false
 	}
-	if a.storeIn(active, page, data) {
+	stored, reason := a.storeIn(active, page, data)
+	if stored {
 		return true
 	}
 	a.counters.failedStores.Add(1)
+	if reason < ClientRefusals {
+		a.client.refused[reason].Add(1)
+	}
 	return false
 }
 
@@ -227,17 +233,42 @@ func (a *Area) Store(page uint64, data []byte) bool {
 // REQUIRES: Lock held.
 func (a *Area) TryStore(page uint64, data []byte) bool {
 	active := a.fs.active.Load()
-	return active.local && a.storeIn(active, page, data)
+	if !active.local {
+		return false
+	}
+	stored, _ := a.storeIn(active, page, data)
+	return stored
 }
 
-func (a *Area) storeIn(active *activeSet, page uint64, data []byte) bool {
-	handle, s := a.offer(active.slots, page, data)
+// storeIn offers the page to those of the backends that its client may use. If none
+// was found, reason says whether that is why; else it is ClientRefusals.
+func (a *Area) storeIn(active *activeSet, page uint64, data []byte) (stored bool, reason ClientRefusal) {
+	reason = ClientRefusals
+	gate := a.client.gate.Load()
+	if gate != 0 {
+		if why, stops := a.client.stops(gate); stops {
+			return false, why
+		}
+	}
+	var handle backends.Handle
+	var s *slot
+	if gate&gateShare == 0 {
+		handle, s = a.offer(active.slots, page, data)
+	} else {
+		for i := 0; i < len(active.slots) && s == nil; i++ {
+			if a.client.yields(active.slots[i]) {
+				reason = RefusedShare
+				continue
+			}
+			handle, s = a.offer(active.slots[i:i+1], page, data)
+		}
+	}
 	if s == nil {
-		return false
+		return false, reason
 	}
 	a.commit(page, makeWord(s.owner, handle)|referenced)
 	a.counters.succStores.Add(1)
-	return true
+	return true, reason
 }
 
 // offer asks the backends in turn to take the page. The one that did is
@@ -245,7 +276,7 @@ func (a *Area) storeIn(active *activeSet, page uint64, data []byte) bool {
 func (a *Area) offer(to []*slot, page uint64, data []byte) (backends.Handle, *slot) {
 	key := backends.Key{Export: a.id, Page: page}
 	for _, s := range to {
-		handle, refusal, err := s.backend.Store(key, data)
+		handle, refusal, err := s.store(key, data)
 		if err != nil {
 			if !errors.Is(err, backends.ErrTransient) {
 				a.fs.fail(s, err)
@@ -299,7 +330,7 @@ func (a *Area) TryLoad(page uint64, dst []byte) bool {
 	if s == nil || !s.local {
 		return false
 	}
-	if s.backend.Load(backends.Key{Export: a.id, Page: page}, w.handle(), dst) != nil {
+	if s.load(backends.Key{Export: a.id, Page: page}, w.handle(), dst) != nil {
 		return false
 	}
 	a.touch(page, w)
@@ -312,7 +343,7 @@ func (a *Area) CountLoads(n uint64) { a.counters.loads.Add(n) }
 func (a *Area) loadFrom(s *slot, page uint64, w word, dst []byte) error {
 	err := errOwnerGone
 	if s != nil {
-		err = s.backend.Load(backends.Key{Export: a.id, Page: page}, w.handle(), dst)
+		err = s.load(backends.Key{Export: a.id, Page: page}, w.handle(), dst)
 	}
 	if err != nil {
 		a.counters.loadErrors.Add(1)
@@ -400,6 +431,8 @@ func (a *Area) commit(page uint64, next word) {
 type AreaStats struct {
 	Counters
 	None, Storage, Hole int64            // pages by owner
+	Client              string           // whom the pages are charged to
+	Used                uint64           // bytes of memory that pages take in backends
 	Lost                int64            // pages that a takeover did not find; see OwnerLost
 	Backends            map[string]int64 // pages by backend, by its name
 	Memory              sharedmem.Usage
@@ -416,10 +449,12 @@ func (a *Area) Stats() AreaStats {
 		Lost:     a.pages[OwnerLost].Load(),
 		Backends: map[string]int64{},
 		Memory:   a.memory.Usage(),
+		Client:   a.client.name,
 	}
 	for i := range a.fs.slots {
 		if b := a.fs.slots[i].Load(); b != nil {
 			s.Backends[b.name] = a.pages[b.owner].Load()
+			s.Used += b.backend.Used(a.id)
 		}
 	}
 	return s

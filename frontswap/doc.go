@@ -11,6 +11,8 @@
 // A [Follower] keeps pages of disks in the same backends; it is told which there are,
 // and to leave one before that is closed.
 //
+// Areas belong to clients, whose pages are charged to them, see below.
+//
 // # The kernel's words
 //
 //	init            Backend.Init, for each area, before its first store
@@ -63,6 +65,44 @@
 //	    is read from storage if that is known to have the same (synced), else it is
 //	    lost: an error until it is written or dropped, in later processes too.
 //
+// # Clients
+//
+// A [Client] (a virtual machine, a tenant) has a weight, a cap and a reservation; each
+// area has one, for life. What it is charged is what backends say that its pages take of
+// this host's memory (Backend.Used), exactly and at once.
+//
+//	due       reservation + weight / all weights · what is not reserved, of five sixths of
+//	          what backends may take: the share that a client has if all want theirs
+//	fair      reservation + k · weight, for the one k with which all together take what
+//	          there is, and nobody more than it wants: known while a backend is contended
+//	inside    taking no more than is due
+//	contended a backend asked for evictions in the last five seconds
+//
+//	C1  When a backend asks for evictions, pages go from the client with the largest
+//	    (used − reservation) / weight among those above their reservation, its coldest
+//	    first; who that is is looked at anew for each batch. (Xen had the comparison the
+//	    wrong way round.) So in the long run greedy clients have reservation + k · weight.
+//	C2  A client inside its share is not evicted from while another one is above. None is
+//	    evicted from below its reservation, as far as backends can keep it: if reservations
+//	    are more than these may take now, all are kept in the same proportion.
+//	C3  Of the last thirty-second part of a backend's room, clients above what is due get
+//	    nothing: so one inside its share finds room, while pages of the others are on
+//	    their way to storage. If they come straight back, or the backend waits to be
+//	    down to its mark, it is told that memory is owed (Host.Owed).
+//	C4  While a backend is contended, a client above what is fair for it, and a
+//	    thirty-second part, is refused. Without that the fastest would have, between two
+//	    evictions, what all gave up. What is fair is judged by the most that each used
+//	    lately and an eighth: what somebody does not want is for the others.
+//	C5  A client at its cap is refused before any backend is asked. It gets above by a
+//	    page for each store at the same time. What is above a cap that was lowered
+//	    moves to storage, coldest first, in the background.
+//	C6  No page of a frozen client reaches a backend by a store; an older copy goes with
+//	    the write that could not replace it.
+//	C7  With one client that has areas, no cap and no freeze, a store reads one word more
+//	    than without clients, and evictions are as they were.
+//
+// Moves between backends, and unloads, ask nobody: the pages are there already.
+//
 // # States
 //
 // lifecycle.go has the table of a backend's states. The owners of a page:
@@ -75,6 +115,7 @@
 //
 // # Lock order
 //
+//	Frontswap.balancing → Frontswap.mu
 //	Area.life → page locks (ascending; see pagelock) → move.loading → Frontswap.mu
 //	                                                  → a backend's own → move.mu
 //
@@ -92,9 +133,15 @@
 // A grown area has the lock stripes of the length that it was opened with: one
 // that was very small has more neighbours in each.
 //
+// To clients: room faster than storage takes the pages of others; what they are due is
+// not kept empty for them. A store of a client that has a cap, or others beside it in a
+// contended backend, adds up what its areas take: some nanoseconds for each area and backend.
+//
 // Pages that were on storage when a backend is loaded stay there; only new
 // stores find it. Counters of one snapshot are not of one instant, and begin anew
 // with each process.
+//
+// Times of loads and stores are of one page in 64 (package latency).
 //
 // # Why synced can be believed after SIGKILL
 //

@@ -1,6 +1,7 @@
 package frontswap
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,8 +9,10 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/latency"
 	"github.com/tmemd/tmemd/backends/sharedmem"
 )
 
@@ -29,9 +32,14 @@ type Frontswap struct {
 	// slots finds the backend of an Owner. Written under mu.
 	slots [MaxBackends]atomic.Pointer[slot]
 
-	mu    sync.Mutex
-	areas map[uint32]*Area // open areas by id; guarded by mu
-	byID  sync.Map         // the same for hosts, who must not wait for mu: uint32 to *Area; written under mu
+	// balancing is held to compute shares; taken before mu.
+	balancing sync.Mutex
+	full      float64 // bytes that all clients took when a backend was full last; guarded by balancing
+
+	mu      sync.Mutex
+	clients map[string]*Client // by name; guarded by mu
+	areas   map[uint32]*Area   // open areas by id; guarded by mu
+	byID    sync.Map           // the same for hosts, who must not wait for mu: uint32 to *Area; written under mu
 }
 
 // activeSet is an immutable list of backends that take stores.
@@ -67,9 +75,16 @@ type slot struct {
 
 	restored Registered // what it was before a takeover; immutable
 
+	loads, stores latency.Histogram // of the pages that latency.Sampled picks
+
 	leaving bool // no word names it any more; guarded by Frontswap.mu
 
 	hand hand // owned by the move that runs
+
+	owed        atomic.Bool   // clients inside their share want memory of it, and others are above theirs
+	contended   atomic.Bool   // it asked for pages to be evicted lately, and there are several clients
+	contendedAt time.Time     // when it did so last; guarded by Frontswap.balancing
+	headroom    atomic.Uint64 // bytes that are for clients inside their share
 
 	loadErrors atomic.Uint64
 	evicted    atomic.Uint64 // pages moved on because the backend asked for it
@@ -120,7 +135,8 @@ func New(log *slog.Logger) *Frontswap { return Open(Config{Log: log}) }
 
 // Open returns a registry without backends or areas.
 func Open(c Config) *Frontswap {
-	f := &Frontswap{log: c.Log, memory: c.Memory, record: c.Record, follow: c.Follower, areas: map[uint32]*Area{}}
+	f := &Frontswap{log: c.Log, memory: c.Memory, record: c.Record, follow: c.Follower, areas: map[uint32]*Area{}, clients: map[string]*Client{}}
+	f.clients[DefaultClient] = newClient(f, DefaultClient, Quota{Weight: 1})
 	if f.follow == nil {
 		f.follow = nobody{}
 	}
@@ -182,6 +198,7 @@ func (f *Frontswap) registerLocked(name string, b backends.Backend, order int) (
 	// The slot before the set: a store that sees the set commits words that a
 	// load must be able to follow.
 	f.slots[index].Store(s)
+	f.duesLocked()
 	f.publishLocked()
 	f.log.Info("backend loaded", "backend", name, "kind", b.Kind(), "areas", len(f.areas))
 	return nil, nil
@@ -223,7 +240,11 @@ func (f *Frontswap) OpenArea(c AreaConfig) (*Area, error) {
 	if other := f.areas[c.ID]; other != nil {
 		return nil, fmt.Errorf("open area %s: id %d belongs to %s", c.Name, c.ID, other.name)
 	}
-	a, err := newArea(f, c)
+	client := f.clients[cmp.Or(c.Client, DefaultClient)]
+	if client == nil {
+		return nil, fmt.Errorf("open area %s: client %s: %w", c.Name, c.Client, ErrNoClient)
+	}
+	a, err := newArea(f, client, c)
 	if err != nil {
 		return nil, err
 	}
@@ -246,6 +267,7 @@ func (f *Frontswap) OpenArea(c AreaConfig) (*Area, error) {
 	}
 	f.areas[c.ID] = a
 	f.byID.Store(c.ID, a)
+	client.joinLocked(a)
 	return a, nil
 }
 
@@ -278,6 +300,7 @@ func (a *Area) Close() error {
 	a.fs.mu.Lock()
 	delete(a.fs.areas, a.id)
 	a.fs.byID.Delete(a.id)
+	a.client.leaveLocked(a)
 	a.fs.mu.Unlock()
 	a.words.Store(new([]atomic.Uint64))
 	return release(a.memory)

@@ -42,10 +42,14 @@ func (h host) Rehandle(key backends.Key, old backends.Handle, next func() (backe
 	return true
 }
 
-// Evict implements [backends.Host].
+// Evict implements [backends.Host]. If several clients share the backend, share.go
+// says whose pages go.
 func (h host) Evict(ctx context.Context, n uint64) (uint64, error) {
 	return h.f.moveColdest(ctx, "evict from", h.s.name, n, func(m *move) { m.evicts = true })
 }
 
 // Refaults implements [backends.Host].
 func (h host) Refaults() uint64 { return h.s.refaults.Load() }
+
+// Owed implements [backends.Host].
+func (h host) Owed() bool { return h.s.owed.Load() }

@@ -74,9 +74,6 @@ func (f *Frontswap) Migrate(ctx context.Context, name string, n uint64) (uint64,
 	return f.moveColdest(ctx, "migrate", name, n, func(m *move) { m.keepRefused = true })
 }
 
-// moveColdest makes up to three passes: the first finds pages that were cold
-// already, the second those that it made cold and nobody touched since. The
-// third is for pages that arrived behind the second.
 func (f *Frontswap) moveColdest(ctx context.Context, verb, name string, n uint64, to func(*move)) (uint64, error) {
 	m, err := f.beginMove(ctx, name, func(m *move) {
 		m.most, m.cold = n, true
@@ -85,8 +82,10 @@ func (f *Frontswap) moveColdest(ctx context.Context, verb, name string, n uint64
 	if err != nil {
 		return 0, fmt.Errorf("%s backend %s: %w", verb, name, err)
 	}
-	for pass := 0; pass < 3 && err == nil && m.moved.Load() < n; pass++ {
-		err = m.run()
+	if m.evicts && m.shared {
+		err = m.evictShares(n)
+	} else {
+		err = m.look()
 	}
 	f.mu.Lock()
 	m.endLocked()
@@ -95,6 +94,18 @@ func (f *Frontswap) moveColdest(ctx context.Context, verb, name string, n uint64
 		return m.moved.Load(), fmt.Errorf("%s backend %s: stopped after %d pages: %w", verb, name, m.moved.Load(), err)
 	}
 	return m.moved.Load(), nil
+}
+
+// look makes up to three passes: the first finds pages that were cold already, the
+// second those that it made cold and nobody touched since. The third is for pages that
+// arrived behind the second.
+func (m *move) look() error {
+	for pass := 0; pass < 3 && m.moved.Load() < m.most; pass++ {
+		if err := m.run(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // beginMove begins a move that is not an unload; set says what it is to do,

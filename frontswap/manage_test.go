@@ -384,6 +384,7 @@ func TestRehandle(t *testing.T) {
 
 // mover is a backend that can move its copies, one for each page number.
 type mover struct {
+	unpacked
 	mu      sync.Mutex
 	host    backends.Host
 	last    backends.Handle
@@ -418,6 +419,8 @@ func (m *mover) Invalidate(_ backends.Key, h backends.Handle) {
 	defer m.mu.Unlock()
 	delete(m.data, h)
 }
+func (m *mover) Used(uint32) uint64                       { return 0 }
+func (m *mover) Room() uint64                             { return 1 << 40 }
 func (m *mover) InvalidateArea(uint32)                    {}
 func (m *mover) Adopt(backends.Key, backends.Handle) bool { return false }
 func (m *mover) Adopted() (uint64, error)                 { return 0, nil }

@@ -26,12 +26,19 @@ type move struct {
 	total   uint64 // pages of the backend when it started
 	rank    int    // the backend's order when it started
 
+	// Only whoever runs the move looks at these: evicting from one client after the
+	// other it changes them.
+	most   uint64            // stop after so many
+	buffer *sharedmem.Region // room for the blocks in hand, or nil before the first pass
+	hand   *hand             // where a look for cold pages goes on
+	client *Client           // whose pages it looks at now; nil if everybody's
+
 	// Immutable once the move is in its slot.
-	most        uint64 // stop after so many
-	cold        bool   // pass over pages that were referenced since the last look
-	keepRefused bool   // pages that no backend takes stay where they are
-	toStorage   bool   // no backend is asked
-	evicts      bool   // the backend asked for it: what it leaves on storage has a shadow
+	shared      bool // there were several clients when it began
+	cold        bool // pass over pages that were referenced since the last look
+	keepRefused bool // pages that no backend takes stay where they are
+	toStorage   bool // no backend is asked
+	evicts      bool // the backend asked for it: what it leaves on storage has a shadow
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -89,6 +96,7 @@ func (f *Frontswap) newMoveLocked(ctx context.Context, s *slot, set func(*move))
 		fs: f, from: s, started: time.Now(), total: f.pagesLocked(s), rank: s.order, ended: make(chan struct{}),
 		most: ^uint64(0), into: map[string]uint64{}, loading: make(chan struct{}, loaders()), spare: make(chan struct{}, spareLoaders()),
 	}
+	m.hand, m.shared = &s.hand, len(f.sharingLocked()) > 1
 	m.ctx, m.cancel = context.WithCancelCause(ctx)
 	m.running.Store(true)
 	for _, a := range f.areas {
@@ -105,6 +113,9 @@ func (m *move) endLocked() {
 	m.cancel(nil)
 	m.running.Store(false)
 	close(m.ended)
+	if m.buffer != nil {
+		m.buffer.Close()
+	}
 }
 
 // run passes over every area, in ascending order: a drain from the start, a look
@@ -112,12 +123,15 @@ func (m *move) endLocked() {
 // hand. From the start each time, the pages at the front would go first,
 // however hot.
 func (m *move) run() error {
-	buffer, err := sharedmem.NewPrivate("drain buffer", int64(m.workers())*blockBytes)
-	if err != nil {
-		return err
+	if m.buffer == nil {
+		buffer, err := sharedmem.NewPrivate("drain buffer", int64(m.workers())*blockBytes)
+		if err != nil {
+			return err
+		}
+		m.buffer = buffer
 	}
-	defer buffer.Close()
-	start, hand := 0, m.from.hand
+	buffer := m.buffer
+	start, hand := 0, *m.hand
 	if m.cold {
 		start = max(0, slices.IndexFunc(m.areas, func(a *Area) bool { return a.id == hand.area }))
 	}
@@ -176,7 +190,7 @@ func (m *move) blocks(a *Area, from, to uint64, buffer []byte) error {
 		first, last = max(first, from), min(last, to)
 		for ; first < last && !a.closing.Load() && m.moved.Load() < m.most; first += BlockPages {
 			if m.cold {
-				m.from.hand = hand{a.id, first}
+				*m.hand = hand{a.id, first}
 			}
 			if m.ctx.Err() != nil {
 				return context.Cause(m.ctx)
@@ -245,6 +259,9 @@ func (b *block) move() error {
 			b.a.Unlock(page)
 			if b.m.evicts {
 				b.m.from.evicted.Add(1)
+			}
+			if b.m.evicts || b.m.client != nil {
+				b.a.client.evicted.Add(1)
 			}
 		}
 	}

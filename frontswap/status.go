@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/latency"
 )
 
 // BackendStatus is a snapshot of one registered backend.
@@ -22,6 +23,8 @@ type BackendStatus struct {
 	Backend backends.Backend
 
 	Stats backends.Stats
+
+	Loads, Stores latency.Snapshot // how long they took, failures and refusals too; of the pages that latency.Sampled picks
 }
 
 // Backends returns the registered backends in the order in which stores ask
@@ -35,6 +38,7 @@ func (f *Frontswap) Backends() []BackendStatus {
 		b := BackendStatus{
 			Name: s.name, Backend: s.backend, Kind: s.backend.Kind(), State: s.state, Reason: s.reason,
 			Pages: f.pagesLocked(s), LoadErrors: s.loadErrors.Load(), Stats: s.backend.Stats(),
+			Loads: s.loads.Snapshot(), Stores: s.stores.Snapshot(),
 		}
 		if m := s.move; m != nil {
 			b.Drain = m.snapshot(b.Pages)

@@ -140,6 +140,7 @@ func (f *Frontswap) Resume() (t Takeover, err error) {
 			return t, err
 		}
 	}
+	f.duesLocked()
 	f.publishLocked()
 	return t, f.record(f.registeredLocked())
 }

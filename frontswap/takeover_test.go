@@ -31,6 +31,7 @@ type legacyPage struct {
 
 // survivor is a backend whose pages outlive it.
 type survivor struct {
+	unpacked
 	*estate
 	adopted map[backends.Handle]bool
 	inits   int
@@ -85,6 +86,8 @@ func (s *survivor) Invalidate(_ backends.Key, h backends.Handle) {
 	defer s.mu.Unlock()
 	delete(s.pages, h)
 }
+func (s *survivor) Used(uint32) uint64    { return 0 }
+func (s *survivor) Room() uint64          { return 1 << 40 }
 func (s *survivor) InvalidateArea(uint32) {}
 func (s *survivor) Stats() backends.Stats { return backends.Stats{} }
 func (s *survivor) Close() error {

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -16,16 +17,17 @@ import (
 
 // Collector is a prometheus.Collector of a daemon's snapshots.
 type Collector struct {
-	take func() Snapshot
+	take  func() Snapshot
+	watch *watch
 }
 
 // NewCollector returns a collector that calls take for each scrape, from any
 // goroutine.
-func NewCollector(take func() Snapshot) *Collector { return &Collector{take: take} }
+func NewCollector(take func() Snapshot) *Collector { return &Collector{take: take, watch: &watch{}} }
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range slices.Concat(descriptions, memoryDescriptions) {
+	for _, d := range allDescriptions() {
 		out <- d
 	}
 }
@@ -34,12 +36,22 @@ func (c *Collector) Describe(out chan<- *prometheus.Desc) {
 func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	s := c.take()
 	e := emitter(out)
-	e.gauge(buildInfo, 1, s.Version, runtime.Version())
+	e.gauge(buildInfo, 1, s.Version, s.Revision, runtime.Version())
+	e.health(s.Health, c.watch.unready(s, time.Now()))
+	e.gauge(protectionWanted, truth(s.ProtectionWanted))
+	e.counter(exportMoves, s.Moves.Done, "moved")
+	e.counter(exportMoves, s.Moves.Failed, "failed")
+	e.gauge(exportMovePause, s.Moves.Pause.Seconds())
+	e.gauge(exportsMoved, float64(s.Moves.Away))
 	for _, measure := range slices.Sorted(maps.Keys(s.Protection)) {
 		e.gauge(protection, truth(s.Protection[measure]), measure)
 	}
 	for _, x := range s.Exports {
 		e.export(x)
+		e.gauge(exportCharged, float64(x.Stats.Area.Used), x.Name)
+	}
+	for _, c := range s.Clients {
+		e.client(c)
 	}
 	for _, d := range s.Disks {
 		e.disk(d)
@@ -53,6 +65,7 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	if s.Lent != nil {
 		e.lent(*s.Lent)
 	}
+	e.storageTimes(s)
 	e.nbd(s.NBD)
 	for _, u := range s.MemoryByPurpose() {
 		e.gauge(memoryMapped, float64(u.Mapped), u.Purpose)
@@ -93,6 +106,10 @@ func (e emitter) export(x Export) {
 	}
 	e.gauge(writethroughPending, float64(x.Stats.SyncBlocks), x.Name)
 	e.counter(rescuedPages, x.Stats.Rescued, x.Name)
+	e.gauge(exportSize, float64(x.Size), x.Name)
+	e.gauge(storageLive, float64(x.Stats.LiveSize), x.Name)
+	e.gauge(storageStale, float64(x.Stats.StaleSize), x.Name)
+	e.gauge(punchPending, float64(x.Stats.PunchBlocks), x.Name)
 }
 
 func (e emitter) storage(name string, s tier.StorageStats) {
@@ -108,6 +125,7 @@ func (e emitter) storage(name string, s tier.StorageStats) {
 
 func (e emitter) disk(d Disk) {
 	c := d.Stats.Cache
+	e.gauge(diskSize, float64(d.Size), d.Name)
 	e.counter(succGets, c.SuccGets, d.Name)
 	e.counter(failedGets, c.FailedGets, d.Name)
 	e.counter(puts, c.Puts, d.Name)
@@ -129,6 +147,8 @@ func truth(b bool) float64 {
 }
 
 func (e emitter) backend(b frontswap.BackendStatus) {
+	e.gauge(backendInfo, 1, b.Name, b.Kind)
+	e.backendTimes(b)
 	e.gauge(backendPages, float64(b.Pages), b.Name)
 	e.gauge(backendEphemeral, float64(b.Stats.EphemeralPages), b.Name)
 	e.gauge(backendSameFilled, float64(b.Stats.SameFilledPages), b.Name)

@@ -1,6 +1,10 @@
 package metrics
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("tmemd_"+name, help, labels, nil)
@@ -8,9 +12,14 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 // What is shown. A table: nothing changes it.
 var (
-	buildInfo = describe("build_info", "1, with the version of tmemd and of Go that it was built with.", "version", "goversion")
+	buildInfo = describe("build_info", "1, with the version and source revision of tmemd, and the version of Go that it was built with.", "version", "revision", "goversion")
 
-	protection = describe("protection", "1 if the daemon has the measure against waiting for the memory it frees, when its own host swaps through it.", "measure")
+	protection       = describe("protection", "1 if the daemon has the measure against waiting for the memory it frees, when its own host swaps through it.", "measure")
+	protectionWanted = describe("protection_wanted", "1 if the daemon is to have these measures.")
+
+	exportMoves     = describe("export_moves_total", "Moves of exports to another tmemd, by how they ended: moved, or failed, which left the export here.", "result")
+	exportMovePause = describe("export_move_pause_seconds", "For how long clients were held back by the latest move that was done.")
+	exportsMoved    = describe("exports_moved", "Exports that another tmemd has now, and that are refused here.")
 
 	loads        = describe("frontswap_loads_total", "Pages loaded from a backend.", "export")
 	succStores   = describe("frontswap_succ_stores_total", "Pages that a backend took.", "export")
@@ -26,6 +35,12 @@ var (
 	cachedPages           = describe("cleancache_pages", "Pages of the disk in the backend; some of them may be forgotten by now.", "disk", "backend")
 	cleancacheMode        = describe("cleancache_mode", "1 for the mode: inclusive, or exclusive (a page that was read leaves the cache).", "disk", "mode")
 
+	exportSize   = describe("export_size_bytes", "Size of the export.", "export")
+	diskSize     = describe("disk_size_bytes", "Size of the disk.", "disk")
+	storageLive  = describe("storage_live_bytes", "Of the space that storage takes, what somebody may ask for.", "export")
+	storageStale = describe("storage_stale_bytes", "Of the space that storage takes, what nobody needs any more: holes, and pages that a backend took over. After a restart a page that nobody asked for yet counts as live.", "export")
+	punchPending = describe("punch_pending_blocks", "Blocks of 1 MiB that wait to be looked at for space on storage to give back.", "export")
+
 	storagePagesRead    = describe("storage_pages_read_total", "Pages read from storage.", "export")
 	storagePagesWritten = describe("storage_pages_written_total", "Pages written to storage.", "export")
 	storagePagesPunched = describe("storage_pages_punched_total", "Pages whose space on storage was given back.", "export")
@@ -37,6 +52,7 @@ var (
 	writethroughPending = describe("writethrough_pending_blocks", "Blocks of 1 MiB that wait to be looked at for pages to copy to storage.", "export")
 	rescuedPages        = describe("rescued_pages_total", "Pages read from storage because their backend failed.", "export")
 
+	backendInfo           = describe("backend_info", "1, with the kind of the backend.", "backend", "kind")
 	backendPages          = describe("backend_pages", "Pages that the backend has.", "backend")
 	backendEphemeral      = describe("backend_ephemeral_pages", "Clean pages of disks that the backend has beside those.", "backend")
 	backendSameFilled     = describe("backend_same_filled_pages", "Of both, pages of one repeated word, which take no memory.", "backend")
@@ -80,7 +96,9 @@ var (
 	memoryResident = describe("memory_resident_bytes", "Memory taken outside the Go heap, by purpose; for NBD buffers the most that they can take.", "purpose")
 
 	descriptions = []*prometheus.Desc{
-		buildInfo, protection,
+		buildInfo, protection, protectionWanted,
+		exportSize, diskSize, storageLive, storageStale, punchPending, backendInfo,
+		exportMoves, exportMovePause, exportsMoved,
 		loads, succStores, failedStores, invalidates, loadErrors, pages,
 		storagePagesRead, storagePagesWritten, storagePagesPunched, storageErrors, storageAllocated, storageDirect,
 		writethroughMode, writethroughPending, rescuedPages,
@@ -92,3 +110,8 @@ var (
 		memoryMapped, memoryResident,
 	}
 )
+
+// allDescriptions are those of every file.
+func allDescriptions() []*prometheus.Desc {
+	return slices.Concat(descriptions, memoryDescriptions, donorDescriptions, timeDescriptions, healthDescriptions, clientDescriptions)
+}

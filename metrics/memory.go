@@ -15,10 +15,11 @@ type Ramster struct {
 	Pages   int64
 	Lost    int64 // of Pages
 	Home    int64 // bytes
+	Cached  int64 // pages of disks
 
 	CameHome, SentOut uint64
 
-	Sent, SentAgain, Repaired, Orphans, ReadAhead, AheadHits, SecondCopy, LoadsWaited, Evicted uint64
+	Sent, SentAgain, Repaired, Orphans, ReadAhead, AheadHits, SecondCopy, LoadsWaited, Evicted, CachedGone uint64
 
 	Donors []RamsterDonor
 }
@@ -33,6 +34,8 @@ type RamsterDonor struct {
 	Latency time.Duration
 
 	Missed, Rejected, Missing, Sessions, Failures, Sent, Received uint64
+
+	Session RamsterSession
 }
 
 // Lent is the memory that this host lends.
@@ -45,6 +48,7 @@ type Lent struct {
 
 	Clients  []LentClient
 	Requests []LentRequests
+	More     LentMore
 	Memory   []sharedmem.Usage
 }
 
@@ -77,6 +81,8 @@ var (
 	ramsterHits     = describe("ramster_read_ahead_hits_total", "Of these, pages that were loaded.", "backend")
 	ramsterSecond   = describe("ramster_second_copy_loads_total", "Loads that asked another donor than the first.", "backend")
 	ramsterWaited   = describe("ramster_waited_loads_total", "Times that a load waited for a donor to come back.", "backend")
+	ramsterCached   = describe("ramster_cached_pages", "Cached pages of disks that other hosts have, one copy of each, as far as they did not drop them.", "backend")
+	ramsterGone     = describe("ramster_cached_gone_total", "Cached pages of disks that a donor had not when they were read, or did not give in time: misses.", "backend")
 	ramsterEvicted  = describe("ramster_evicted_pages_total", "Pages that went to the next place because donors wanted them back.", "backend")
 
 	ramsterDonorUp       = describe("ramster_donor_up", "1 if the donor answers and is used.", "backend", "donor")
@@ -109,7 +115,7 @@ var (
 
 	memoryDescriptions = []*prometheus.Desc{
 		ramsterStaged, ramsterHome, ramsterCame, ramsterLeft, ramsterPages, ramsterLost, ramsterSent, ramsterAgain, ramsterRepaired, ramsterOrphans, ramsterAhead, ramsterHits,
-		ramsterSecond, ramsterWaited, ramsterEvicted, ramsterDonorUp, ramsterDonorPages, ramsterDonorFree, ramsterDonorWanted, ramsterDonorLatency,
+		ramsterSecond, ramsterWaited, ramsterCached, ramsterGone, ramsterEvicted, ramsterDonorUp, ramsterDonorPages, ramsterDonorFree, ramsterDonorWanted, ramsterDonorLatency,
 		ramsterDonorMissed, ramsterDonorRejected, ramsterDonorMissing, ramsterDonorSessions, ramsterDonorFailures, ramsterDonorSent, ramsterDonorReceived,
 		donorHeld, donorLimit, donorMax, donorFrozen, donorSessions, donorDenied, donorUnidentified, donorDropped, donorCorrupt,
 		donorPages, donorUsed, donorQuota, donorWanted, donorRequests,
@@ -123,6 +129,8 @@ func (e emitter) ramster(r Ramster) {
 	e.counter(ramsterLeft, r.SentOut, r.Backend)
 	e.gauge(ramsterPages, float64(r.Pages), r.Backend)
 	e.gauge(ramsterLost, float64(r.Lost), r.Backend)
+	e.gauge(ramsterCached, float64(r.Cached), r.Backend)
+	e.counter(ramsterGone, r.CachedGone, r.Backend)
 	e.counter(ramsterSent, r.Sent, r.Backend)
 	e.counter(ramsterAgain, r.SentAgain, r.Backend)
 	e.counter(ramsterRepaired, r.Repaired, r.Backend)
@@ -133,6 +141,7 @@ func (e emitter) ramster(r Ramster) {
 	e.counter(ramsterWaited, r.LoadsWaited, r.Backend)
 	e.counter(ramsterEvicted, r.Evicted, r.Backend)
 	for _, d := range r.Donors {
+		e.session(r.Backend, d.Name, d.Session)
 		e.gauge(ramsterDonorUp, truth(d.Up), r.Backend, d.Name)
 		e.gauge(ramsterDonorPages, float64(d.Pages), r.Backend, d.Name)
 		e.gauge(ramsterDonorFree, float64(d.Free), r.Backend, d.Name)
@@ -152,6 +161,7 @@ func (e emitter) lent(l Lent) {
 	e.gauge(donorHeld, float64(l.Held))
 	e.gauge(donorLimit, float64(l.Limit))
 	e.gauge(donorMax, float64(l.Max))
+	e.lentMore(l.More)
 	e.gauge(donorFrozen, truth(l.Frozen))
 	e.gauge(donorSessions, float64(l.Sessions))
 	e.counter(donorDenied, l.Denied)

@@ -5,13 +5,13 @@ import (
 	"flag"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"regexp"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/latency"
 	"github.com/tmemd/tmemd/backends/sharedmem"
 	"github.com/tmemd/tmemd/cleancache"
 	"github.com/tmemd/tmemd/frontswap"
@@ -32,6 +33,13 @@ import (
 var update = flag.Bool("update", false, "write testdata/metrics.txt anew")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// times has n of each of three lengths.
+func times(n uint64) (s latency.Snapshot) {
+	s.Buckets[0], s.Buckets[9], s.Buckets[latency.Buckets-1] = n, n, n
+	s.Sum = time.Duration(n) * 6 * time.Second
+	return s
+}
 
 // someSnapshot has a value in every place, no two alike where they could be
 // mixed up.
@@ -48,13 +56,15 @@ func someSnapshot() Snapshot {
 	swap := tier.Stats{
 		Area: frontswap.AreaStats{
 			Counters: frontswap.Counters{Loads: 101, SuccStores: 202, FailedStores: 33, Invalidates: 44, LoadErrors: 5},
-			None:     1000, Storage: 600, Hole: 70, Backends: map[string]int64{"zcache": 350, "old": 28},
+			Used:     412000, None: 1000, Storage: 600, Hole: 70, Backends: map[string]int64{"zcache": 350, "old": 28},
 		},
 		Storage: tier.StorageStats{
+			Reads: times(71), Writes: times(72), Syncs: times(73),
 			Path: "/var/lib/tmemd/swap.img", Direct: true, PagesRead: 61, PagesWritten: 62, PagesPunched: 63,
 			ReadErrors: 1, WriteErrors: 2, PunchErrors: 3, AllocatedSize: 2457600,
 		},
 		Writethrough: tier.WritethroughAsync, SyncBlocks: 17, Rescued: 18,
+		PunchBlocks: 19, LiveSize: 2457000, StaleSize: 600,
 		Memory: []sharedmem.Usage{
 			{Purpose: "page map", Mapped: 16384, Resident: 8192}, {Purpose: "storage buffers", Mapped: 2097152, Resident: 2097152},
 		},
@@ -64,9 +74,13 @@ func someSnapshot() Snapshot {
 		Memory: []sharedmem.Usage{{Purpose: "page map", Mapped: 4096}},
 	}
 	return Snapshot{
-		Version:    "v0.1.0",
-		Protection: map[string]bool{"memory_locked": true, "io_flusher": false},
-		Exports:    []Export{{Name: "swap", Stats: swap}, {Name: "scratch", Stats: scratch}},
+		Version:          "v0.1.0",
+		Moves:            Moves{Away: 3, Done: 5, Failed: 6, Pause: 42 * time.Millisecond},
+		Revision:         "0123456789abcdef",
+		Health:           Health{Phase: "serving", Phases: []string{"serving", "draining"}, Started: time.UnixMilli(1700000000500)},
+		Protection:       map[string]bool{"memory_locked": true, "io_flusher": false},
+		ProtectionWanted: true,
+		Exports:          []Export{{Name: "swap", Size: 2048 * 4096, Stats: swap}, {Name: "scratch", Size: 256 * 4096, Stats: scratch}},
 		Disks: []Disk{{Name: "root", Size: 4096, Stats: disk.Stats{
 			Cache: cleancache.Stats{
 				Counters: cleancache.Counters{SuccGets: 301, FailedGets: 302, Puts: 303, Invalidates: 304},
@@ -75,9 +89,17 @@ func someSnapshot() Snapshot {
 			Storage: tier.StorageStats{PagesRead: 307, PagesWritten: 308, PagesPunched: 309, AllocatedSize: 310},
 			Memory:  []sharedmem.Usage{{Purpose: "cleancache index", Mapped: 8192, Resident: 4096}},
 		}}},
+		Clients: []frontswap.ClientStatus{
+			{Name: "default", Quota: frontswap.Quota{Weight: 1}, Due: math.MaxUint64},
+			{
+				Name: "vm1", Quota: frontswap.Quota{Weight: 5, Cap: 4 << 20, Reservation: 2 << 20}, Frozen: true, Areas: []string{"swap"},
+				Pages: 401, Promised: 402 << 20, Used: 403 << 10, Due: 404 << 10, Reserved: 1 << 20,
+				Refused: [frontswap.ClientRefusals]uint64{405, 406, 407}, Evicted: 408,
+			},
+		},
 		Backends: []frontswap.BackendStatus{
 			{
-				Name: "zcache", Kind: "zcache", State: frontswap.StateActive, Pages: 350, LoadErrors: 4,
+				Name: "zcache", Kind: "zcache", State: frontswap.StateActive, Pages: 350, LoadErrors: 4, Loads: times(74), Stores: times(75),
 				Stats: backends.Stats{
 					Pages: 350, EphemeralPages: 66, SameFilledPages: 50, StoredBytes: 450000, HeldBytes: 460000, LimitBytes: 1 << 30, MaxBytes: 1 << 31, Stall: 0.125, Incompressible: 7,
 					Refused: [backends.Refusals]uint64{202, 11, 12, 13, 14}, CorruptLoads: 3,
@@ -107,9 +129,12 @@ func someSnapshot() Snapshot {
 		Memory: []sharedmem.Usage{{Purpose: "page map", Mapped: 1, Resident: 1}},
 		Ramsters: []Ramster{{
 			Backend: "others", Staged: 4096, Pages: 500, Lost: 2, Sent: 510, SentAgain: 3, Repaired: 4, Orphans: 6, ReadAhead: 70, AheadHits: 60, SecondCopy: 7,
-			LoadsWaited: 8, Evicted: 9, Home: 8192, CameHome: 5, SentOut: 1,
+			LoadsWaited: 8, Evicted: 9, Home: 8192, CameHome: 5, SentOut: 1, Cached: 90, CachedGone: 10,
 			Donors: []RamsterDonor{
-				{Name: "east", Up: true, Pages: 500, Free: 1 << 20, Latency: 250 * time.Microsecond, Sessions: 1, Sent: 2000000, Received: 1000000},
+				{Name: "east", Up: true, Pages: 500, Free: 1 << 20, Latency: 250 * time.Microsecond, Sessions: 1, Sent: 2000000, Received: 1000000, Session: RamsterSession{
+					State: "up", Leaving: true, ProtocolErrors: 91, Strikes: 92, PoolsRefused: 93, Backlogged: 94, Busy: 95, Waiting: 96, Fetching: 97,
+					RoundTrip: 98 * time.Microsecond, Puts: []RamsterPuts{{"ok", 99}, {"full", 100}},
+				}},
 				{Name: "west", Pages: 499, Wanted: 8192, Latency: time.Millisecond, Missed: 11, Rejected: 12, Missing: 13, Sessions: 14, Failures: 15, Sent: 16, Received: 17},
 			},
 		}},
@@ -117,6 +142,7 @@ func someSnapshot() Snapshot {
 			Held: 3 << 20, Limit: 4 << 20, Max: 8 << 20, Frozen: true, Sessions: 2, Denied: 3, Unidentified: 4, Dropped: 5, Corrupt: 6,
 			Clients:  []LentClient{{Name: "cert:host1", Persistent: 700, Ephemeral: 80, Used: 2 << 20, Quota: 5 << 20, Wanted: 1 << 16}, {Name: "uid:0"}},
 			Requests: []LentRequests{{"put", "ok", 780}, {"put", "full", 9}, {"get", "ok", 90}},
+			More:     LentMore{Index: 101, Charged: 102, Pools: 103, Stall: 0.25, Compacted: 104},
 			Memory:   []sharedmem.Usage{{Purpose: "donor's arena", Mapped: 8 << 20, Resident: 3 << 20}},
 		},
 	}
@@ -130,7 +156,7 @@ func TestGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	recorder := httptest.NewRecorder()
-	newHandler(registry, slog.New(slog.DiscardHandler)).ServeHTTP(recorder, httptest.NewRequest("GET", "/metrics", nil))
+	newHandler(registry, probes{}, ServerConfig{Log: slog.New(slog.DiscardHandler)}).ServeHTTP(recorder, httptest.NewRequest("GET", "/metrics", nil))
 	got := bytes.ReplaceAll(recorder.Body.Bytes(), []byte(runtime.Version()), []byte("GO"))
 	if recorder.Code != http.StatusOK {
 		t.Fatalf("status %d: %s", recorder.Code, got)
@@ -174,7 +200,7 @@ func TestEverythingDescribed(t *testing.T) {
 	for m := range out {
 		used[m.Desc()] = true
 	}
-	for _, d := range slices.Concat(descriptions, memoryDescriptions) {
+	for _, d := range allDescriptions() {
 		if !used[d] {
 			t.Errorf("no metric for %s", d)
 		}
@@ -211,7 +237,7 @@ func TestMemoryByPurpose(t *testing.T) {
 // TestServer scrapes a server on a socket, with the collectors of the runtime
 // and the process.
 func TestServer(t *testing.T) {
-	s, err := NewServer(NewCollector(someSnapshot), slog.New(slog.DiscardHandler))
+	s, err := NewServer(ServerConfig{Take: someSnapshot, Sampler: NewSampler(someSnapshot), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

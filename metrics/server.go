@@ -14,10 +14,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Server answers GET /metrics. It has no access control: it belongs on
-// loopback or a network of one's own.
+// Server answers GET /metrics, /healthz, /readyz, and for the status page. It has no access
+// control: it belongs on loopback or a network of one's own. It changes nothing, whatever it
+// is asked.
 type Server struct {
-	http *http.Server
+	http    *http.Server
+	sampler *Sampler
+}
+
+// ServerConfig is what a server shows.
+type ServerConfig struct {
+	Take    func() Snapshot // called for each scrape, from any goroutine
+	Sampler *Sampler        // the server's own, from here on
+	Page    http.Handler    // what everything else is asked, or nil
+	Log     *slog.Logger
 }
 
 // Limits of the server.
@@ -29,32 +39,39 @@ const (
 	maxHeader       = 16 << 10
 )
 
-// NewServer returns a server for the collector, the Go runtime and the process.
-func NewServer(c *Collector, log *slog.Logger) (*Server, error) {
+// NewServer returns a server for the daemon, the Go runtime and the process.
+func NewServer(c ServerConfig) (*Server, error) {
 	registry := prometheus.NewRegistry()
+	collector := NewCollector(c.Take)
+	collector.watch = c.Sampler.watch // probes and scrapes see the same errors
 	for _, collector := range []prometheus.Collector{
-		c, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collector, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	} {
 		if err := registry.Register(collector); err != nil {
 			return nil, fmt.Errorf("prepare metrics: %w", err)
 		}
 	}
-	return &Server{http: &http.Server{
-		Handler:           newHandler(registry, log),
+	return &Server{sampler: c.Sampler, http: &http.Server{
+		Handler:           newHandler(registry, probes{c.Sampler}, c),
 		ReadHeaderTimeout: requestTimeout,
 		ReadTimeout:       requestTimeout,
 		WriteTimeout:      responseTimeout,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 	}}, nil
 }
 
-func newHandler(g prometheus.Gatherer, log *slog.Logger) http.Handler {
+func newHandler(g prometheus.Gatherer, p probes, c ServerConfig) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError), MaxRequestsInFlight: maxScrapes,
+		ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelError), MaxRequestsInFlight: maxScrapes,
 	}))
+	mux.HandleFunc("GET /healthz", p.healthz)
+	mux.HandleFunc("GET /readyz", p.readyz)
+	if c.Page != nil {
+		mux.Handle("GET /", c.Page)
+	}
 	return mux
 }
 
@@ -70,6 +87,7 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
+	defer s.sampler.close(ctx)
 	if s.http.Shutdown(ctx) == nil {
 		return nil
 	}

@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"time"
+
 	"github.com/tmemd/tmemd/backends/sharedmem"
 	"github.com/tmemd/tmemd/frontswap"
 	"github.com/tmemd/tmemd/nbd"
@@ -11,15 +13,29 @@ import (
 // Snapshot is what one scrape shows.
 type Snapshot struct {
 	Version  string
+	Revision string // of the source, or "unknown"
+	Health   Health
 	Exports  []Export
 	Disks    []Disk
 	Backends []frontswap.BackendStatus
+	Clients  []frontswap.ClientStatus
 	NBD      nbd.Stats
 	Memory   []sharedmem.Usage // memory that neither exports nor backends report
 	Ramsters []Ramster         // of Backends, those that are other hosts' memory
 	Lent     *Lent             // nil if no memory is lent
 
+	Moves Moves
+
 	Protection map[string]bool // by measure: whether the daemon has it, for swap of its own host
+
+	ProtectionWanted bool
+}
+
+// Moves are the moves of exports to other daemons.
+type Moves struct {
+	Away         int // exports that are refused here for that
+	Done, Failed uint64
+	Pause        time.Duration // of the latest one that was done
 }
 
 // Export is one export's part of a Snapshot.

@@ -97,3 +97,15 @@ func prepareSocket(socket net.Conn) {
 		Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 6,
 	})
 }
+
+// Disconnect closes the connections of an export's clients, who may come back at
+// once. It does not wait until their requests have ended.
+func (s *Server) Disconnect(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.connections {
+		if c.export != nil && c.export.Name == name {
+			c.transport.Close() // not its socket, as in joinSession
+		}
+	}
+}

@@ -89,6 +89,8 @@
 //	    an export smaller only while it has no client.
 //	N12 When OptionSession is acknowledged, no request of an older connection of
 //	    the session is carried out any more.
+//	N13 An export that is closed (CloseExport, CutExport, Export.Refusal) has no client, and
+//	    nobody becomes one; who may open it is told why by INFO and GO.
 //
 // # Locks
 //

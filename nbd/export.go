@@ -18,6 +18,10 @@ type Export struct {
 	// SlowZeroes says that WriteZeroes may take as long as writing them does: clients
 	// are not offered FAST_ZERO.
 	SlowZeroes bool
+
+	// Refusal is what clients that ask for the export are told instead of being let in,
+	// as by CloseExport; with it there may be no Device. Up to 1024 bytes.
+	Refusal string
 }
 
 // The longest name and description. nbd-client loses its place in the stream on
@@ -25,6 +29,7 @@ type Export struct {
 const (
 	maxExportName        = 256
 	maxExportDescription = 2048
+	maxRefusal           = 1024
 )
 
 // pageSize divides the size of every export, in bytes.
@@ -50,6 +55,7 @@ type export struct {
 type exportBooks struct {
 	clients int          // connections in transmission; guarded by Server.mu
 	closed  CommandStats // of connections that are gone; guarded by Server.mu
+	refusal string       // why nobody is let in, or empty; guarded by Server.mu
 }
 
 // validString says whether s may stand in the protocol.
@@ -70,8 +76,12 @@ func newExport(e Export, s *Server) (*export, error) {
 		return nil, fmt.Errorf("export %q: the name must be UTF-8 without NUL of at most %d bytes", e.Name, maxExportName)
 	case len(e.Description) > maxExportDescription || !validString([]byte(e.Description)):
 		return nil, fmt.Errorf("export %q: the description must be UTF-8 without NUL of at most %d bytes", e.Name, maxExportDescription)
-	case e.Device == nil:
+	case len(e.Refusal) > maxRefusal:
+		return nil, fmt.Errorf("export %q: the refusal has more than %d bytes", e.Name, maxRefusal)
+	case e.Device == nil && e.Refusal == "":
 		return nil, fmt.Errorf("export %q: no device", e.Name)
+	case e.Device == nil:
+		return &export{Export: e, exportBooks: &exportBooks{refusal: e.Refusal}}, nil
 	}
 	size, err := e.Device.Size()
 	if err != nil {
@@ -87,7 +97,7 @@ func newExport(e Export, s *Server) (*export, error) {
 		size:   uint64(size),
 		device: guardedDevice{device: e.Device, log: s.log, panics: &s.panics},
 
-		exportBooks: new(exportBooks),
+		exportBooks: &exportBooks{refusal: e.Refusal},
 	}, nil
 }
 

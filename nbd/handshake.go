@@ -203,8 +203,8 @@ func (h *handshake) exportName() (*export, error) {
 	if h.server.draining.Load() {
 		return nil, handshakeFailed(failedShutdown)
 	}
-	e, ok := h.server.attach(h.connection, string(name))
-	if !ok {
+	e, _ := h.server.attach(h.connection, string(name))
+	if e == nil {
 		return nil, handshakeFailed(failedExport)
 	}
 	if err := h.append(e.size, e.transmissionFlags(h.framing)); err != nil {

@@ -28,10 +28,14 @@ func (h *handshake) info() (*export, error) {
 		return nil, h.refuse(replyErrInvalid, "bad length")
 	}
 	var e *export
+	var why string
 	if h.option == protocol.NEGOTIATION_ID_OPTION_GO {
-		e, _ = h.server.attach(h.connection, name)
+		e, why = h.server.attach(h.connection, name)
 	} else {
-		e = h.server.resolve(h.connection, name)
+		e, why = h.server.peek(h.connection, name)
+	}
+	if why != "" {
+		return nil, h.refuse(replyErrPolicy, why)
 	}
 	if e == nil {
 		return nil, h.refuse(protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, "no such export")

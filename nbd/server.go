@@ -302,18 +302,22 @@ func (s *Server) refusalLocked() string {
 }
 
 // attach makes the connection a client of the export called name, or of the
-// default one if name is empty. It is false if there is none, or no more.
-func (s *Server) attach(c *connection, name string) (*export, bool) {
+// default one if name is empty. It is nil if there is none, or no more; why is set if
+// it is closed.
+func (s *Server) attach(c *connection, name string) (e *export, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.resolveLocked(c, name)
+	e = s.resolveLocked(c, name)
 	if e == nil || s.draining.Load() {
-		return nil, false
+		return nil, ""
+	}
+	if e.refusal != "" {
+		return nil, e.refusal
 	}
 	e.clients++
 	c.export = e
 	s.handshaking--
-	return e, true
+	return e, ""
 }
 
 // forget takes a connection off the books: the last thing that it does.
@@ -340,28 +344,19 @@ func (s *Server) forget(c *connection, failure string) {
 // Stats returns a snapshot for metrics.
 func (s *Server) Stats() Stats {
 	stats := Stats{
-		HandshakeFailures: make(map[string]uint64),
-		AccessDenied:      make(map[string]uint64),
-		Panics:            s.panics.Load(),
-		Buffers:           BufferStats{PoolLimit: s.config.BufferBytes},
+		Panics:  s.panics.Load(),
+		Buffers: BufferStats{PoolLimit: s.config.BufferBytes},
 	}
 	stats.Buffers.Pool, stats.Buffers.PoolLent = s.pool.usage()
-	stats.Connections.Refused = make(map[string]uint64)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stats.Connections.Now = len(s.connections)
 	stats.Connections.Handshaking = s.handshaking
 	stats.Connections.Total = s.lastID
-	for reason, n := range s.refused {
-		stats.Connections.Refused[reason] = n
-	}
-	for reason, n := range s.failures {
-		stats.HandshakeFailures[reason] = n
-	}
-	for reason, n := range s.denied {
-		stats.AccessDenied[reason] = n
-	}
+	stats.Connections.Refused = byReason(refusedReasons, s.refused)
+	stats.HandshakeFailures = byReason(failedReasons, s.failures)
+	stats.AccessDenied = byReason(deniedReasons, s.denied)
 	stats.TLS.Handshakes = s.encryptions
 	stats.TLS.Expires = s.config.TLS.expires()
 	stats.Buffers.Connections = int64(len(s.connections)-s.handshaking) * connectionBytes

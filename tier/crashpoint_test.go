@@ -110,6 +110,14 @@ func (b *crashBackend) Load(key backends.Key, h backends.Handle, dst []byte) err
 	copy(dst, p.data)
 	return nil
 }
+
+// Pack and Unpack are not asked for.
+func (b *crashBackend) Pack(backends.Key, backends.Handle, []byte) (backends.Packed, error) {
+	return backends.Packed{}, backends.ErrCorrupt
+}
+func (b *crashBackend) Unpack(backends.Key, backends.Packed) (backends.Handle, backends.Refusal, error) {
+	return 0, backends.RefusedUnmanaged, nil
+}
 func (b *crashBackend) Invalidate(_ backends.Key, h backends.Handle) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -117,6 +125,8 @@ func (b *crashBackend) Invalidate(_ backends.Key, h backends.Handle) {
 	delete(b.pages, h)
 	b.instantLocked()
 }
+func (b *crashBackend) Used(uint32) uint64    { return 0 }
+func (b *crashBackend) Room() uint64          { return 1 << 40 }
 func (b *crashBackend) InvalidateArea(uint32) {}
 func (b *crashBackend) Stats() backends.Stats { return backends.Stats{} }
 func (b *crashBackend) Close() error          { return nil }

@@ -26,6 +26,7 @@ type Config struct {
 	// Overcommit takes memory for the page map as pages are written, not now: for many
 	// exports of which few are full. A write fails with ENOSPC if there is none left.
 	Overcommit bool
+	Client     string               // of the registry: whom its pages are charged to; empty is the default
 	Takeover   bool                 // the page map is what an earlier process left; Resume comes before the first request
 	Frontswap  *frontswap.Frontswap // the registry it offers pages to
 	Log        *slog.Logger
@@ -40,13 +41,15 @@ type Device struct {
 	log     *slog.Logger    // immutable
 	puncher *puncher        // immutable
 	syncer  *syncer         // immutable
+	empty   bool            // immutable: storage had nothing when it was opened
 
 	size     atomic.Int64 // bytes; written under resizing
 	resizing sync.Mutex   // one Resize at a time
 
-	writethrough atomic.Int32  // a Writethrough
-	rescued      atomic.Uint64 // pages read from storage because their backend failed
-	scratch      sync.Pool     // *[pageSize]byte, for requests smaller than a page
+	changes      atomic.Pointer[Changes] // nil unless the device is being copied elsewhere
+	writethrough atomic.Int32            // a Writethrough
+	rescued      atomic.Uint64           // pages read from storage because their backend failed
+	scratch      sync.Pool               // *[pageSize]byte, for requests smaller than a page
 
 	// storageLocks keep the puncher off pages that are being written to storage:
 	// held for reading during such a write, and for writing by the puncher, which
@@ -62,12 +65,12 @@ var ErrRange = fmt.Errorf("beyond the end of the export: %w", unix.EINVAL)
 // Open makes a device of the storage and starts its puncher. On an error the
 // storage is still the caller's.
 func Open(c Config) (*Device, error) {
-	d := &Device{storage: c.Storage, log: c.Log}
+	d := &Device{storage: c.Storage, log: c.Log, empty: c.Empty}
 	d.size.Store(int64(c.Storage.Pages()) * pageSize)
 	d.scratch.New = func() any { return new([pageSize]byte) }
 	var err error
 	d.area, err = c.Frontswap.OpenArea(frontswap.AreaConfig{
-		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: d, Empty: c.Empty, Touch: c.Touch, Overcommit: c.Overcommit, Takeover: c.Takeover,
+		Name: c.Name, ID: c.ID, Pages: c.Storage.Pages(), Storage: d, Empty: c.Empty, Touch: c.Touch, Overcommit: c.Overcommit, Takeover: c.Takeover, Client: c.Client,
 	})
 	if err != nil {
 		return nil, err
@@ -242,13 +245,22 @@ func (d *Device) makeHolesTouched(first, last uint64, punch bool) error {
 	if err := d.area.Reserve(first, last); err != nil {
 		return err
 	}
-	for page := first; page < last; page++ {
+	for page := first; page < last; {
 		if d.area.Owner(page) == frontswap.OwnerHole {
+			page++
 			continue // at this instant it was one, which is all that was asked
 		}
 		d.area.Lock(page)
-		d.area.InvalidatePage(page)
+		held := d.admitChange(page, page+1)
+		if held == nil {
+			d.area.InvalidatePage(page)
+		}
 		d.area.Unlock(page)
+		if held == nil {
+			page++
+		} else if err := held.wait(); err != nil {
+			return err
+		}
 	}
 	if punch && first < last {
 		d.puncher.discarded(first, last)
@@ -278,6 +290,13 @@ type Stats struct {
 	Writethrough Writethrough
 	SyncBlocks   int64  // blocks of 1 MiB that wait to be copied to storage
 	Rescued      uint64 // pages read from storage because their backend failed
+	PunchBlocks  int64  // blocks of 1 MiB that wait to be looked at for space to give back
+
+	// What of storage's allocated bytes is of use, and what is not: holes whose space is not
+	// given back, and what was there before a backend took the page over. After a restart
+	// a page that nobody asked for yet is taken to be on storage, so there may be more of the
+	// latter than is known.
+	LiveSize, StaleSize int64
 
 	Memory []sharedmem.Usage // all of its memory outside the Go heap
 }
@@ -288,6 +307,9 @@ func (d *Device) Stats() Stats {
 		Area: d.area.Stats(), Storage: d.storage.Stats(),
 		Writethrough: d.Writethrough(), SyncBlocks: d.syncer.left.Load(), Rescued: d.rescued.Load(),
 	}
+	s.PunchBlocks = d.puncher.left.Load()
+	s.LiveSize = min(d.needed(&s)*pageSize, s.Storage.AllocatedSize)
+	s.StaleSize = s.Storage.AllocatedSize - s.LiveSize
 	s.Memory = append(s.Memory, s.Area.Memory)
 	if buffer := d.syncer.buffer.Load(); buffer != nil {
 		s.Memory = append(s.Memory, buffer.Usage())

@@ -35,6 +35,12 @@
 //	T7  Storage is written after a word says that it may have something: a process that
 //	    dies in between leaves the page as it was, or as it was written.
 //
+//	T8  Of a log of changes (changes.go): a change that a client was told of is in what
+//	    was copied last, or marked to be copied again; from Hold on nothing changes, and
+//	    after Leave nothing is read or changed any more.
+//	T9  Save gives pages that were proved right, or fails; Restorer takes nothing in that
+//	    it has not proved.
+//
 // # Another process
 //
 // A device opened with Takeover has the words of the process before. Resume, after

@@ -16,7 +16,7 @@ func (d *Device) TryReadAt(p []byte, off int64) bool {
 			return false
 		}
 		hole := d.area.Owner(page) == frontswap.OwnerHole
-		ok := hole || !d.onStorage(page) && d.area.TryLoad(page, p[:pageSize])
+		ok := d.admitRead() == nil && (hole || !d.onStorage(page) && d.area.TryLoad(page, p[:pageSize]))
 		d.area.RUnlock(page)
 		if !ok {
 			return false
@@ -44,7 +44,7 @@ func (d *Device) TryWriteAt(p []byte, off int64) (n int) {
 		return 0
 	}
 	for page := uint64(off / pageSize); n < len(p) && d.area.TryLock(page); page++ {
-		ok := d.area.Reserved(page) && d.area.TryStore(page, p[n:n+pageSize])
+		ok := d.area.Reserved(page) && d.admitChange(page, page+1) == nil && d.area.TryStore(page, p[n:n+pageSize])
 		d.area.Unlock(page)
 		if !ok {
 			break
@@ -66,8 +66,20 @@ func (d *Device) whole(p []byte, off int64) bool {
 // in one piece, which is why their locks are held together.
 func (d *Device) readPages(first uint64, p []byte) error {
 	last := first + uint64(len(p)/pageSize)
-	for page := first; page < last; page++ {
-		d.area.RLock(page)
+	for {
+		for page := first; page < last; page++ {
+			d.area.RLock(page)
+		}
+		held := d.admitRead()
+		if held == nil {
+			break
+		}
+		for page := first; page < last; page++ {
+			d.area.RUnlock(page)
+		}
+		if err := held.wait(); err != nil {
+			return err
+		}
 	}
 	var err error
 	for page := first; page < last && err == nil; {
@@ -124,8 +136,20 @@ func (d *Device) writePages(first uint64, p []byte) error {
 	if err := d.area.Reserve(first, last); err != nil {
 		return err
 	}
-	for page := first; page < last; page++ {
-		d.area.Lock(page)
+	for {
+		for page := first; page < last; page++ {
+			d.area.Lock(page)
+		}
+		held := d.admitChange(first, last)
+		if held == nil {
+			break
+		}
+		for page := first; page < last; page++ {
+			d.area.Unlock(page)
+		}
+		if err := held.wait(); err != nil {
+			return err
+		}
 	}
 	var err error
 	if d.area.Offers() {
@@ -209,6 +233,13 @@ func (d *Device) readPart(page uint64, start int, p []byte) error {
 	scratch := d.scratch.Get().(*[pageSize]byte)
 	defer d.scratch.Put(scratch)
 	d.area.RLock(page)
+	for held := d.admitRead(); held != nil; held = d.admitRead() {
+		d.area.RUnlock(page)
+		if err := held.wait(); err != nil {
+			return err
+		}
+		d.area.RLock(page)
+	}
 	_, err := d.readRun(page, page, page+1, scratch[:])
 	d.area.RUnlock(page)
 	if err != nil {
@@ -228,6 +259,14 @@ func (d *Device) writePart(page uint64, start int, p []byte) error {
 	defer d.scratch.Put(scratch)
 	d.area.Lock(page)
 	defer d.area.Unlock(page)
+	for held := d.admitChange(page, page+1); held != nil; held = d.admitChange(page, page+1) {
+		d.area.Unlock(page)
+		err := held.wait()
+		d.area.Lock(page)
+		if err != nil {
+			return err
+		}
+	}
 	if _, err := d.readRun(page, page, page+1, scratch[:]); err != nil {
 		return err
 	}

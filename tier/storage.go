@@ -7,11 +7,13 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/latency"
 	"github.com/tmemd/tmemd/backends/sharedmem"
 )
 
@@ -62,7 +64,12 @@ type StorageStats struct {
 	WriteErrors   uint64
 	PunchErrors   uint64
 	AllocatedSize int64 // bytes that the file takes on its file system; the size for a block device
-	Memory        []sharedmem.Usage
+
+	// How long operations took; with the page cache, which answers in a microsecond, reads
+	// and writes at the pages that latency.Sampled picks.
+	Reads, Writes, Syncs latency.Snapshot
+
+	Memory []sharedmem.Usage
 }
 
 // File is storage in a sparse file or a block device. Reads and writes may run
@@ -82,6 +89,8 @@ type File struct {
 
 	pagesRead, pagesWritten, pagesPunched atomic.Uint64
 	readErrors, writeErrors, punchErrors  atomic.Uint64
+
+	reads, writes, syncs latency.Histogram
 }
 
 // OpenFile opens size bytes of storage at path: a block device of at least that
@@ -197,10 +206,12 @@ func (s *File) Resize(pages uint64) (zeros bool, err error) {
 
 // ReadPages implements [Storage].
 func (s *File) ReadPages(first uint64, p []byte) error {
+	start := s.begin(first)
 	err := s.transfer(first, p, func(b []byte, off int64) error {
 		_, err := s.file.ReadAt(b, off)
 		return err
 	}, true)
+	end(&s.reads, start)
 	if err != nil {
 		s.readErrors.Add(1)
 		return fmt.Errorf("read %d pages at page %d: %w", len(p)/pageSize, first, err)
@@ -211,10 +222,12 @@ func (s *File) ReadPages(first uint64, p []byte) error {
 
 // WritePages implements [Storage].
 func (s *File) WritePages(first uint64, p []byte) error {
+	start := s.begin(first)
 	err := s.transfer(first, p, func(b []byte, off int64) error {
 		_, err := s.file.WriteAt(b, off)
 		return err
 	}, false)
+	end(&s.writes, start)
 	// After the write, so that no Sync can clear it too early.
 	s.dirty.Store(true)
 	if err != nil {
@@ -223,6 +236,20 @@ func (s *File) WritePages(first uint64, p []byte) error {
 	}
 	s.pagesWritten.Add(uint64(len(p) / pageSize))
 	return nil
+}
+
+// begin reads the clock if the operation at that page is to be timed.
+func (s *File) begin(page uint64) (start time.Time) {
+	if s.direct || latency.Sampled(page) {
+		start = time.Now()
+	}
+	return start
+}
+
+func end(h *latency.Histogram, start time.Time) {
+	if !start.IsZero() {
+		h.Observe(time.Since(start))
+	}
 }
 
 // transfer does the I/O straight on p if it may, else by way of a bounce buffer.
@@ -279,7 +306,10 @@ func (s *File) Sync() error {
 	if !s.dirty.Swap(false) {
 		return nil
 	}
-	if err := unix.Fdatasync(int(s.file.Fd())); err != nil {
+	start := time.Now()
+	err := unix.Fdatasync(int(s.file.Fd()))
+	s.syncs.Observe(time.Since(start))
+	if err != nil {
 		s.dirty.Store(true)
 		s.writeErrors.Add(1)
 		return fmt.Errorf("sync storage: %w", os.NewSyscallError("fdatasync", err))
@@ -294,6 +324,7 @@ func (s *File) Stats() StorageStats {
 		PagesRead: s.pagesRead.Load(), PagesWritten: s.pagesWritten.Load(), PagesPunched: s.pagesPunched.Load(),
 		ReadErrors: s.readErrors.Load(), WriteErrors: s.writeErrors.Load(), PunchErrors: s.punchErrors.Load(),
 		AllocatedSize: int64(s.Pages()) * pageSize,
+		Reads:         s.reads.Snapshot(), Writes: s.writes.Snapshot(), Syncs: s.syncs.Snapshot(),
 	}
 	var info unix.Stat_t
 	if unix.Fstat(int(s.file.Fd()), &info) == nil && info.Mode&unix.S_IFMT == unix.S_IFREG {

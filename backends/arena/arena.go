@@ -67,6 +67,8 @@ type Arena struct {
 	droppable atomic.Int64  // chunks with droppable objects
 	hand      atomic.Uint64 // where Reclaim goes on: a chunk, modulo their number
 
+	scrubbing atomic.Int32 // calls of Scrub under way
+
 	survey *survey // from Open to Settle: nothing is put or freed meanwhile
 }
 
@@ -159,7 +161,7 @@ func (a *Arena) Put(o Object) (Ref, bool) {
 	if !ok {
 		return 0, false
 	}
-	a.write(offset, o)
+	a.write(offset, c.size, o)
 	return Ref(offset / RefUnit), true
 }
 
@@ -190,6 +192,16 @@ func (a *Arena) Free(ref Ref) bool {
 		a.pool.put(n)
 	}
 	return freed
+}
+
+// SizeOf is the bytes of memory that an object under ref takes, 0 if there can be
+// none.
+func (a *Arena) SizeOf(ref Ref) int64 {
+	_, c, _, ok := a.locate(ref)
+	if !ok {
+		return 0
+	}
+	return c.size
 }
 
 // locate finds the slot that ref names, if it can be one.

@@ -219,6 +219,9 @@ func (a *Arena) growLocked(c *class) bool {
 	chunk.free, chunk.bump, chunk.used, chunk.leaving = 0, 0, 0, false
 	// A chunk that has memory was cut up otherwise, and what is a header now was
 	// data. The rest reads as zeros and is not to be touched.
+	if a.scrubbing.Load() > 0 {
+		clear(a.memory[int64(n)*ChunkSize:][:int64(chunk.touched)*pageSize])
+	}
 	for at := int64(0); at < min(int64(chunk.touched)*pageSize, c.slots*c.size); at += c.size {
 		atomic.StoreUint64(a.word0(int64(n)*ChunkSize+at), 0)
 	}

@@ -64,6 +64,8 @@
 //	A9  Droppable objects are in chunks of their own, so that dropping all that one
 //	    holds gives back a chunk for any class. They do not outlive the process: they
 //	    cannot be claimed.
+//	A10 A slot in use holds its object and zeros. What a freed object was stays in the
+//	    slot until Put fills that again, or Scrub overwrites it.
 //
 // # Locks
 //

@@ -34,9 +34,10 @@ func (a *Arena) word1(offset int64) []byte {
 	return a.memory[offset+8 : offset+headerSize]
 }
 
-// write fills the slot in the order of A1.
-func (a *Arena) write(offset int64, o Object) {
-	copy(a.memory[offset+headerSize:], o.Data)
+// write fills the slot in the order of A1, to its end (A10).
+func (a *Arena) write(offset, size int64, o Object) {
+	n := copy(a.memory[offset+headerSize:], o.Data)
+	clear(a.memory[offset+headerSize+int64(n) : offset+size])
 	binary.LittleEndian.PutUint64(a.word1(offset), uint64(o.Export)<<32|uint64(o.Sum))
 	atomic.StoreUint64(a.word0(offset), o.Page|uint64(o.Codec)<<codecShift|uint64(len(o.Data))<<lengthShift|uint64(o.Flags)<<flagShift)
 }

@@ -23,7 +23,8 @@ type pool struct {
 	chunks    []chunk // the arena's; nil after close; guarded by mu
 	limit     int     // chunks with memory, at most; guarded by mu
 	warm      uint32  // first free chunk with memory + 1; guarded by mu
-	warmCount int     // guarded by mu
+	clean     uint32  // first of those that Scrub has overwritten + 1, taken when there are no others; guarded by mu
+	warmCount int     // of both; guarded by mu
 	cold      uint32  // first free chunk that was given back + 1; guarded by mu
 	bump      int     // chunks from here on were never taken; guarded by mu
 	heldCount int     // chunks in classes, warm or being given back; guarded by mu
@@ -36,6 +37,7 @@ func (p *pool) take() (n int, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.countLocked()
+	p.cleanLocked()
 	if p.warm != 0 && p.heldCount <= p.limit {
 		return p.takeWarmLocked(), true
 	}
@@ -53,6 +55,13 @@ func (p *pool) take() (n int, ok bool) {
 	}
 	p.heldCount++
 	return n, true
+}
+
+// cleanLocked makes chunks that were overwritten the warm ones if there are no others.
+func (p *pool) cleanLocked() {
+	if p.warm == 0 {
+		p.warm, p.clean = p.clean, 0
+	}
 }
 
 // takeWarmLocked takes the first warm chunk, of which there is one.
@@ -105,6 +114,7 @@ func (p *pool) putWarm(n, limit int) bool {
 func (p *pool) trim() {
 	for range warmChunks {
 		p.mu.Lock()
+		p.cleanLocked()
 		if p.warm == 0 || p.keep && p.heldCount <= p.limit {
 			p.mu.Unlock()
 			return
@@ -142,6 +152,6 @@ func (p *pool) countLocked() { p.free.Store(int64(p.limit - p.heldCount + p.warm
 func (p *pool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.chunks, p.limit, p.warm, p.warmCount, p.cold, p.bump, p.heldCount = nil, 0, 0, 0, 0, 0, 0
+	p.chunks, p.limit, p.warm, p.clean, p.warmCount, p.cold, p.bump, p.heldCount = nil, 0, 0, 0, 0, 0, 0, 0
 	p.countLocked()
 }

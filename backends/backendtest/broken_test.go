@@ -18,9 +18,27 @@ type broken struct {
 	init           func(backends.Export) error
 	store          func(backends.Key, []byte) (backends.Handle, backends.Refusal, error)
 	load           func(backends.Key, backends.Handle, []byte) error
+	pack           func(backends.Key, backends.Handle, []byte) (backends.Packed, error)
+	unpack         func(backends.Key, backends.Packed) (backends.Handle, backends.Refusal, error)
 	invalidate     func(backends.Key, backends.Handle)
 	invalidateArea func(uint32)
 	stats          func() backends.Stats
+	used           func(uint32) uint64
+	room           func() uint64
+}
+
+func (b *broken) Used(export uint32) uint64 {
+	if b.used != nil {
+		return b.used(export)
+	}
+	return b.Map.Used(export)
+}
+
+func (b *broken) Room() uint64 {
+	if b.room != nil {
+		return b.room()
+	}
+	return b.Map.Room()
 }
 
 func (b *broken) Init(export backends.Export) error {
@@ -42,6 +60,20 @@ func (b *broken) Load(key backends.Key, handle backends.Handle, dst []byte) erro
 		return b.load(key, handle, dst)
 	}
 	return b.Map.Load(key, handle, dst)
+}
+
+func (b *broken) Pack(key backends.Key, handle backends.Handle, dst []byte) (backends.Packed, error) {
+	if b.pack != nil {
+		return b.pack(key, handle, dst)
+	}
+	return b.Map.Pack(key, handle, dst)
+}
+
+func (b *broken) Unpack(key backends.Key, p backends.Packed) (backends.Handle, backends.Refusal, error) {
+	if b.unpack != nil {
+		return b.unpack(key, p)
+	}
+	return b.Map.Unpack(key, p)
 }
 
 func (b *broken) Invalidate(key backends.Key, handle backends.Handle) {
@@ -75,6 +107,42 @@ var faults = []struct {
 }{
 	{"second init succeeds", "B2", func(b *broken) {
 		b.init = func(e backends.Export) error { b.Map.Init(e); return nil }
+	}},
+	{"packs the page of another handle", "B29", func(b *broken) {
+		var first backends.Packed
+		b.pack = func(key backends.Key, handle backends.Handle, dst []byte) (backends.Packed, error) {
+			p, err := b.Map.Pack(key, handle, dst)
+			if first.Data == nil {
+				first = backends.Packed{Encoding: p.Encoding, Sum: p.Sum, Data: append([]byte(nil), p.Data...)}
+			}
+			return first, err
+		}
+	}},
+	{"unpacks what is damaged", "B30", func(b *broken) {
+		b.unpack = func(key backends.Key, p backends.Packed) (backends.Handle, backends.Refusal, error) {
+			handle, refusal, err := b.Map.Unpack(key, p)
+			if err != nil {
+				return b.Map.Store(key, make([]byte, backends.PageSize))
+			}
+			return handle, refusal, nil
+		}
+	}},
+	{"fails where it should refuse to unpack", "B31", func(b *broken) {
+		b.unpack = func(key backends.Key, p backends.Packed) (backends.Handle, backends.Refusal, error) {
+			handle, refusal, err := b.Map.Unpack(key, p)
+			if refusal == backends.RefusedUnmanaged {
+				return 0, backends.Accepted, backends.ErrCorrupt
+			}
+			return handle, refusal, err
+		}
+	}},
+	{"charges all exports for each page", "B32", func(b *broken) {
+		b.used = func(uint32) uint64 { return b.Map.Stats().HeldBytes }
+	}},
+	{"charges nothing", "B32", func(b *broken) { b.used = func(uint32) uint64 { return 0 } }},
+	{"always has room", "B33", func(b *broken) {
+		b.Limit = 3000
+		b.room = func() uint64 { return 3000 * backends.PageSize }
 	}},
 	{"takes unmanaged pages", "B1", func(b *broken) {
 		b.store = func(key backends.Key, data []byte) (backends.Handle, backends.Refusal, error) {

@@ -28,6 +28,8 @@ type Host struct {
 	OnRehandle func(backends.Key) bool
 	// Refaulted is what Refaults returns.
 	Refaulted atomic.Uint64
+	// Owes is what Owed returns.
+	Owes atomic.Bool
 
 	areas sync.Map   // export → *hostArea
 	evict sync.Mutex // one Evict at a time; others get an error, as in frontswap
@@ -90,6 +92,13 @@ func (h *Host) Close(export uint32) {
 	}
 	h.Backend.InvalidateArea(export)
 	h.areas.Delete(export)
+}
+
+// Clear drops every page of an export.
+func (h *Host) Clear(export uint32) {
+	for page := range h.area(export).pages {
+		h.Trim(backends.Key{Export: export, Page: uint64(page)})
+	}
 }
 
 func (h *Host) area(export uint32) *hostArea {
@@ -230,6 +239,9 @@ func (h *Host) Evict(ctx context.Context, n uint64) (moved uint64, err error) {
 
 // Refaults implements [backends.Host].
 func (h *Host) Refaults() uint64 { return h.Refaulted.Load() }
+
+// Owed implements [backends.Host].
+func (h *Host) Owed() bool { return h.Owes.Load() }
 
 func (h *Host) evictArea(ctx context.Context, export uint32, a *hostArea, n uint64) (moved uint64, err error) {
 	a.life.RLock()

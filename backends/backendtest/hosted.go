@@ -89,6 +89,10 @@ func testHostedModel(t *testing.T, newBackend New) {
 		})
 		for export := range open {
 			must(rt, h.Check(export))
+			h.Clear(export)
+			if used := h.Backend.Used(export); used != 0 {
+				rt.Fatalf("B32: %d bytes charged for no pages", used)
+			}
 			h.Close(export)
 		}
 		must(rt, h.Backend.Close())
@@ -130,6 +134,10 @@ func testHostedConcurrency(t *testing.T, newBackend New) {
 	others.Wait()
 	if err := h.Check(0); err != nil {
 		t.Error(err)
+	}
+	h.Clear(0)
+	if used := h.Backend.Used(0); used != 0 {
+		t.Errorf("B32: %d bytes charged for no pages", used)
 	}
 	h.Close(0)
 	if stats := h.Backend.Stats(); stats.Pages != 0 || stats.StoredBytes != 0 {

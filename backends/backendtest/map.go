@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/packed"
 )
 
 // Map is the reference backend: a Go map and a mutex. The zero value is ready.
@@ -50,6 +52,8 @@ type Map struct {
 	corrupt uint64                      // guarded by mu
 	closed  bool                        // guarded by mu
 	misuse  []error                     // guarded by mu
+
+	unpacker *packed.Decoder // guarded by mu
 }
 
 var _ backends.Backend = (*Map)(nil)
@@ -272,6 +276,33 @@ func (m *Map) InvalidateArea(export uint32) {
 		}
 	}
 	delete(m.exports, export)
+}
+
+// Used counts each page as PageSize bytes.
+func (m *Map) Used(export uint32) uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.exportLocked(export)
+	if e.ephemeral {
+		return 0
+	}
+	return uint64(e.live) * backends.PageSize
+}
+
+// Room is what Limit leaves.
+func (m *Map) Room() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.Limit == 0 {
+		return math.MaxUint64
+	}
+	taken := len(m.pages)
+	for _, e := range m.exports {
+		if e.ephemeral {
+			taken -= e.live
+		}
+	}
+	return uint64(max(m.Limit-taken, 0)) * backends.PageSize
 }
 
 // Stats counts each page as PageSize bytes.

@@ -135,6 +135,7 @@ func (m *model) check(rt *rapid.T) {
 	if stats.Refused != m.refused || stats.CorruptLoads != m.corrupt {
 		rt.Fatalf("B6: Stats counts %v and %d corrupt loads, want %v and %d", stats.Refused, stats.CorruptLoads, m.refused, m.corrupt)
 	}
+	checkUsed(rt.Fatalf, m.b, exports[:]...)
 	if stats.LimitBytes != 0 && stats.HeldBytes > stats.LimitBytes {
 		rt.Fatalf("B19: %d bytes held, more than the limit of %d", stats.HeldBytes, stats.LimitBytes)
 	}

@@ -28,9 +28,13 @@ func Run(t *testing.T, newBackend New) {
 		{"WrongKey", testWrongKey},
 		{"WrongHandle", testWrongHandle},
 		{"Handles", testHandles},
+		{"Packed", testPacked},
+		{"PackedDamage", testPackedDamage},
 		{"Refusals", testRefusals},
 		{"Limit", testLimit},
 		{"Accounting", testAccounting},
+		{"Used", testUsed},
+		{"Room", testLeft},
 		{"Concurrency", testConcurrency},
 		{"ConcurrentExports", testConcurrentExports},
 	} {

@@ -93,6 +93,7 @@ func testAdopts(t *testing.T, newBackend New, reopen Reopen) {
 		t.Errorf("B22: %d orphans, of %d copies that nobody adopted", orphans, len(forgotten)+1)
 	}
 	s.initAll()
+	checkUsed(s.Fatalf, s.Backend, exports[:]...)
 	for _, l := range kept {
 		s.check(l)
 	}
@@ -102,6 +103,11 @@ func testAdopts(t *testing.T, newBackend New, reopen Reopen) {
 		s.invalidate(l)
 	}
 	s.checkPages(0)
+	for _, id := range exports {
+		if used := s.Used(id); used != 0 {
+			s.Errorf("B32: %d bytes charged for no pages, after a takeover", used)
+		}
+	}
 	s.letGo()
 }
 

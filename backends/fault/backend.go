@@ -2,6 +2,7 @@ package fault
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/tmemd/tmemd/backends"
 )
@@ -10,6 +11,8 @@ import (
 type Backend struct {
 	backends.Backend        // the inner one; immutable
 	Rules            *Rules // immutable
+
+	ephemeral sync.Map // from the number of an export whose pages may vanish
 }
 
 var _ backends.Backend = (*Backend)(nil)
@@ -19,6 +22,16 @@ func New(inner backends.Backend) *Backend { return &Backend{Backend: inner, Rule
 
 // Local returns false: a rule may delay.
 func (b *Backend) Local() bool { return false }
+
+// Init implements backends.Backend.
+func (b *Backend) Init(e backends.Export) error {
+	if e.Ephemeral {
+		b.ephemeral.Store(e.ID, nil)
+	} else {
+		b.ephemeral.Delete(e.ID)
+	}
+	return b.Backend.Init(e)
+}
 
 // Store implements backends.Backend.
 func (b *Backend) Store(key backends.Key, data []byte) (backends.Handle, backends.Refusal, error) {
@@ -40,6 +53,9 @@ func (b *Backend) Load(key backends.Key, handle backends.Handle, dst []byte) err
 	if err := action.Err(); err != nil {
 		return fmt.Errorf("load page %d: %w", key.Page, err)
 	}
+	if _, ephemeral := b.ephemeral.Load(key.Export); action == Gone && ephemeral {
+		return backends.ErrGone
+	}
 	if err := b.Backend.Load(key, handle, dst); err != nil {
 		return err
 	}
@@ -48,4 +64,29 @@ func (b *Backend) Load(key backends.Key, handle backends.Handle, dst []byte) err
 		return fmt.Errorf("load page %d: injected: %w", key.Page, backends.ErrCorrupt)
 	}
 	return nil
+}
+
+// Pack implements backends.Backend, with the rules of Load.
+func (b *Backend) Pack(key backends.Key, handle backends.Handle, dst []byte) (backends.Packed, error) {
+	action := b.Rules.Next(Load, key.Page, 1)
+	if err := action.Err(); err != nil {
+		return backends.Packed{}, fmt.Errorf("pack page %d: %w", key.Page, err)
+	}
+	p, err := b.Backend.Pack(key, handle, dst)
+	if action == Corrupt {
+		p.Sum ^= 1
+	}
+	return p, err
+}
+
+// Unpack implements backends.Backend, with the rules of Store.
+func (b *Backend) Unpack(key backends.Key, p backends.Packed) (backends.Handle, backends.Refusal, error) {
+	action := b.Rules.Next(Store, key.Page, 1)
+	if action == Refuse {
+		return 0, backends.RefusedFault, nil
+	}
+	if err := action.Err(); err != nil {
+		return 0, backends.Accepted, fmt.Errorf("unpack page %d: %w", key.Page, err)
+	}
+	return b.Backend.Unpack(key, p)
 }

@@ -21,6 +21,8 @@
 //	           transient    EIO, this time
 //	           full         ENOSPC (write only)
 //	           corrupt      a bit of the data is flipped on its way (load, read)
+//	           gone         the cached page of a disk was forgotten (load only); one
+//	                        of swap never is, and is loaded as ever
 //	           delay=TIME   it takes that much longer, then goes on to the next rule
 //
 // The first rule that matches decides; delays add up before it.

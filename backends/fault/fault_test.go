@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -37,6 +38,7 @@ func TestParseRefuses(t *testing.T) {
 		"load refuse":                     "load cannot refuse: it goes with [store]",
 		"lod error":                       "lod cannot error",
 		"store corrupt":                   "store cannot corrupt",
+		"store gone":                      "store cannot gone: it goes with [load]",
 		"load every=0 error":              "\"0\" is not a number from 1",
 		"load pages=9-3 error":            "\"3\" is not a number from 9",
 		"load pages=-3 error":             "\"\" is not a number",
@@ -55,7 +57,7 @@ func TestParseRefuses(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, seed := range []string{"load every=3 corrupt", "any pages=1-5 times=2 delay=10ms", "write full"} {
+	for _, seed := range []string{"load every=3 corrupt", "any pages=1-5 times=2 delay=10ms", "write full", "load every=10 gone"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -159,5 +161,39 @@ func TestBackend(t *testing.T) {
 	b.InvalidateArea(1)
 	if err := b.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestGone: cached pages of disks vanish, pages of swap never do.
+func TestGone(t *testing.T) {
+	b := New(&backendtest.Map{})
+	for _, e := range []backends.Export{{ID: 1, Name: "swap", Pages: 100}, {ID: 2, Name: "disk", Pages: 100, Ephemeral: true}} {
+		if err := b.Init(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page, dst := backendtest.Page(backendtest.Text, 1), make([]byte, backends.PageSize)
+	handles := map[backends.Key]backends.Handle{{Export: 1, Page: 7}: 0, {Export: 2, Page: 7}: 0}
+	for key := range handles {
+		handle, refusal, err := b.Store(key, page)
+		if refusal != backends.Accepted || err != nil {
+			t.Fatal(refusal, err)
+		}
+		handles[key] = handle
+	}
+	b.Rules.Set(rules(t, "load gone"))
+	for key, handle := range handles {
+		switch err := b.Load(key, handle, dst); {
+		case key.Export == 1 && (err != nil || !bytes.Equal(dst, page)):
+			t.Errorf("a page of swap: %v", err)
+		case key.Export == 2 && !errors.Is(err, backends.ErrGone):
+			t.Errorf("a page of a disk: %v, want ErrGone", err)
+		}
+	}
+	b.Rules.Set(nil)
+	for key, handle := range handles {
+		if err := b.Load(key, handle, dst); err != nil || !bytes.Equal(dst, page) {
+			t.Errorf("%v without rules: %v", key, err)
+		}
 	}
 }

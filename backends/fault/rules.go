@@ -37,6 +37,7 @@ const (
 	Transient Action = "transient"
 	Full      Action = "full"
 	Corrupt   Action = "corrupt"
+	Gone      Action = "gone" // of pages that may vanish
 	Delay     Action = "delay"
 )
 
@@ -47,6 +48,7 @@ var allowed = map[Action][]Operation{
 	Transient: {Any, Store, Load},
 	Full:      {Write},
 	Corrupt:   {Load, Read},
+	Gone:      {Load},
 	Delay:     {Any, Store, Load, Read, Write, Punch, Sync},
 }
 

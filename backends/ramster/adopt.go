@@ -35,6 +35,7 @@ func reopen(config Config, connect func(*Cache, *member) (session, error)) (*Cac
 	for n := 1; n < placeCount; n++ {
 		c.members.states[n].Store(uint32(l.read(uint8(n)).state))
 	}
+	c.cached.left = l.cachedPools()
 	c.adopting = &adopting{exports: map[uint32]*export{}}
 	return c, nil
 }
@@ -64,6 +65,12 @@ func (c *Cache) Adopt(key backends.Key, handle backends.Handle) bool {
 	if !ok {
 		return false
 	}
+	e := c.adopting.exports[key.Export]
+	if e == nil {
+		e = &export{pages: c.index.NewTable(nil)}
+		c.adopting.exports[key.Export] = e
+	}
+	e.charge.Add(c.arena.SizeOf(ref))
 	s, remote := decodeStub(o)
 	if isHome(o) {
 		c.home.bytes.Add(stagedSlot(len(o.Data)))
@@ -73,11 +80,6 @@ func (c *Cache) Adopt(key backends.Key, handle backends.Handle) bool {
 		c.stagedBytes.Add(stagedSlot(len(o.Data)))
 		c.adopting.staged = append(c.adopting.staged, staged{key, ref})
 		return true
-	}
-	e := c.adopting.exports[key.Export]
-	if e == nil {
-		e = &export{pages: c.index.NewTable(nil)}
-		c.adopting.exports[key.Export] = e
 	}
 	if !e.pages.Set(key.Page, uint64(ref)+1) {
 		c.adopting.full = true

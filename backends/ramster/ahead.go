@@ -222,6 +222,9 @@ func (c *Cache) readAhead(key backends.Key) {
 // ownerOf says which donor to ask for a page, if donors have it: the one given, if it
 // has it.
 func (c *Cache) ownerOf(e *export, key backends.Key, before *member) (s stub, m *member) {
+	if e.ephemeral {
+		return c.ownerOfCached(e, key)
+	}
 	s, _, _, ok := c.stubOf(e, key)
 	if !ok {
 		return stub{}, nil

@@ -9,31 +9,43 @@ import (
 	"github.com/tmemd/tmemd/backends/pressure"
 )
 
-// background is the goroutines that a cache has while there is a host to ask:
+// background is the goroutines that a cache has while there is a host to ask, or an
+// ephemeral export:
 //
 //	send  sends staged pages to donors
 //	land  makes stubs of those that have arrived
 //	keep  compares with donors, makes lost copies again, lets donors go, brings pages home
 //	follow  says how many may come home
 //
-// None of them calls the host with a lock held.
+// None of them calls the host with a lock held. Without a host there is only the keeper: pages
+// of ephemeral exports are sent by who stores them, and nobody is asked about them.
 type background struct {
 	*Cache
-	host   backends.Host
+	host   backends.Host // of the exports that are not ephemeral; nil if there are none
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	sizer  pressure.Sizer // run by follow
 }
 
-func startBackground(c *Cache, host backends.Host) *background {
+// startBackground starts them. Each waits until those of the one before are gone: there is one
+// sender and one keeper. That one is about to be stopped, or was.
+func startBackground(c *Cache, host backends.Host, before *background) *background {
 	b := &background{Cache: c, host: host}
 	b.sizer.Source = c.config.Pressure
 	b.ctx, b.cancel = context.WithCancel(context.Background())
-	b.wg.Go(b.send)
-	b.wg.Go(b.land)
-	b.wg.Go(b.keep)
-	b.wg.Go(b.follow)
+	work := []func(){b.keep}
+	if host != nil {
+		work = append(work, b.send, b.land, b.follow)
+	}
+	for _, run := range work {
+		b.wg.Go(func() {
+			if before != nil {
+				before.wg.Wait()
+			}
+			run()
+		})
+	}
 	return b
 }
 

@@ -36,18 +36,11 @@ func TestHosted(t *testing.T) {
 	})
 }
 
-// TestNoEphemeral: an export whose pages may be forgotten is refused (B26), and leaves
-// nothing behind.
-func TestNoEphemeral(t *testing.T) {
-	c := newTest(t, testConfig("a", "b"), newNetwork("a", "b"))
-	if c.Init(backends.Export{ID: 7, Name: "disk", Pages: 100, Ephemeral: true}) == nil {
-		t.Error("an ephemeral export was initialised")
-	}
-	_, refusal, err := c.Store(backends.Key{Export: 7}, make([]byte, backends.PageSize))
-	if refusal != backends.RefusedUnmanaged || err != nil {
-		t.Errorf("Store: %v, %v", refusal, err)
-	}
-	if err := c.Close(); err != nil {
-		t.Error(err)
-	}
+// TestEphemeral: pages of swap stay in the staging area, those of disks go to donors.
+func TestEphemeral(t *testing.T) {
+	backendtest.RunEphemeralElsewhere(t, func(t *testing.T) backends.Backend {
+		c := newTest(t, testConfig("a", "b"), newNetwork("a", "b"))
+		awaitDonors(t, c)
+		return c
+	})
 }

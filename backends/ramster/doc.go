@@ -1,6 +1,6 @@
 // Package ramster is the backend that keeps pages in other hosts' memory.
 //
-// frontswap calls it, by the contract of package backends. It is named after the
+// frontswap calls it, and cleancache for pages of disks, by the contract of package backends. It is named after the
 // kernel driver that did the same and never left staging. The other side, which
 // lends memory, is package donor below; package peer keeps a session with one donor;
 // PROTOCOL.md and package wire are what they say to each other.
@@ -19,12 +19,28 @@
 //	remote     a stub: 32 bytes, and 8 of index   asks a donor, else another one
 //	lost       the stub                           fails: no donor has it any more
 //
+// and of a page of an ephemeral export, which is never staged, repaired, brought home or lost:
+//
+//	state      is in memory here                  a load
+//	flying     a stub, and the sealed page        opens that
+//	at a donor a stub                             asks that donor, once
+//	gone       nothing                            is a miss (ErrGone)
+//
 // A store is acknowledged when the page is staged. When the staging area is full
 // pages are refused, and go on to the next backend or storage: donors that are slow,
 // full or gone make this backend smaller, never a client slower. A page leaves the
 // area only when Config.Copies donors have said that they have it.
 //
 // A page that does not compress to 7/8 is kept and sent as it came.
+//
+// # Pages of ephemeral exports
+//
+// ephemeral.go: they go to one donor, into a pool whose pages it may drop; a second copy would
+// buy hits that a disk gives too. Whatever the donor does instead of giving the page back is a
+// miss after Config.Deadline at most, and nobody waits for Config.Patience. Such a page is
+// refused, with nobody to take it, when no donor has room (RefusedFull) or the flights
+// are taken (RefusedBusy): it does not queue. Which pages stay is the donors' to say, by a clock
+// with a second chance; a long scan gets in there, which zcache would not let it.
 //
 // # Invariants
 //
@@ -47,9 +63,21 @@
 //	    flushed, pages that are not there are taken out of stubs and copied again. Until
 //	    then both are harmless.
 //	R7  Memory: the arena has Config.Staging and 32 bytes for each of Config.Pages, the
-//	    index twice 8 bytes for each at most, a session its backlog. None of it depends on what donors
+//	    index twice 8 bytes for each at most, a session its backlog. With ephemeral exports there are
+//	    an index of their own, no larger, and 2 MiB of flights. None of it depends on what donors
 //	    do.
 //	R8  Before Adopted nothing in memory is changed, and no donor is connected to.
+//	R9  The stub of an ephemeral page never changes. It may be dropped at any moment, and another
+//	    object take its place: it is read from a copy that was taken with the arena's lock, and
+//	    freed only under its own name. Its generation says whether what is found, here or at a
+//	    donor, is still that page.
+//	R10 Ephemeral pages give way: before a page of another export is refused because there is no
+//	    memory for it here, their stubs are dropped. They have no part in the
+//	    staging area, its queue and its flights. Donors do the same with theirs (D4 in package
+//	    donor), and count what they would drop as free.
+//	R11 Nobody is asked about ephemeral pages: their exports' host is never called.
+//	R12 A donor keeps no ephemeral page that nobody knows of for longer than Config.Compare, while it is in reach; and
+//	    none of an earlier process, whose pools the ledger names.
 //
 // # Where a page goes
 //
@@ -59,10 +87,11 @@
 //
 // # The keeper
 //
-// Each second, or when something changes: compares with donors that came back, may
+// Without an export that has a host it is alone, and looks after ephemeral pages, donors and
+// places only. Each second, or when something changes: compares with donors that came back, may
 // differ, or were not compared with for Config.Compare (LIST); gives pages whose copies are on donors that are lost, out of reach for
 // Config.Lost, leaving, or that want memory back, other copies, as fast as Config.Rate
-// allows; has the host evict pages that nobody else takes; lets donors go.
+// allows; has ephemeral pages gone that a donor has dropped; has the host evict pages that nobody else takes; lets donors go.
 //
 //	state of a place | what it was given is | its copies
 //	member           | believed             | stay, unless it is out of reach for too long or wants memory back
@@ -95,13 +124,24 @@
 // and index; none of those is held while the host is called. export.life is held by the keeper for a
 // walk, and waited for by InvalidateArea. A read-ahead slot's lock is a load's only.
 //
+// A lock of cached.locks, then those of index and arena, and never while the arena is asked to
+// drop something: what it drops is taken out of the index with its lock held. A flight's own lock is
+// the last one.
+//
 // # Another process
 //
 // Arena and ledger outlive the process with Config.Memory in a folder. Open makes a
 // cache of them: what page maps name is adopted, staged pages are sent again, the index is
 // made anew, and donors are compared with: those of the list, and from the ledger those that are
 // leaving. The key is in the ledger, locked in memory, and goes when
-// the backend does.
+// the backend does. Ephemeral pages are not adopted: the arena drops their stubs, and donors are
+// told to destroy the pools, before they make new ones.
+//
+// # Taking leave
+//
+// Close waits for donors in reach to hear what they are to forget, for up to 2 s; if there was
+// never an export but ephemeral ones, for an instant: what a donor then keeps it drops when it
+// needs the room.
 //
 // # What is not promised
 //

@@ -40,15 +40,20 @@ func newOwner(t testing.TB, config Config, n *network) *owner {
 			}
 		}
 	})
+	awaitDonors(t, o.Cache)
+	return o
+}
+
+func awaitDonors(t testing.TB, c *Cache) {
+	t.Helper()
 	await(t, "all donors to be up", func() bool {
-		for _, d := range o.Donors() {
+		for _, d := range c.Donors() {
 			if d.State != "up" {
 				return false
 			}
 		}
 		return true
 	})
-	return o
 }
 
 // write writes pages of mixed content, and waits until they have left the staging area.

@@ -66,6 +66,7 @@ type fakeDonor struct {
 	session *fakeSession
 	down    bool
 	full    bool
+	mute    bool // it does not say which pages it has
 	room    wire.Room
 	// alter is what a hostile donor answers instead of a page. May be nil.
 	alter func(pool uint32, page uint64, p fakePage) fakePage
@@ -199,13 +200,16 @@ func (s *fakeSession) mutate(f func(up bool)) bool {
 
 func (s *fakeSession) OpenPool(pool uint32, _ bool) bool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.pools[pool] = true
-	s.mu.Unlock()
-	s.donor.mu.Lock()
-	defer s.donor.mu.Unlock()
-	if s.donor.pools[pool] == nil {
-		s.donor.pools[pool] = map[uint64]fakePage{}
-	}
+	s.mutations = append(s.mutations, func(up bool) {
+		s.donor.mu.Lock()
+		defer s.donor.mu.Unlock()
+		if up && s.donor.pools[pool] == nil {
+			s.donor.pools[pool] = map[uint64]fakePage{}
+		}
+	})
+	s.nudge()
 	return true
 }
 
@@ -295,6 +299,9 @@ func (s *fakeSession) List(ctx context.Context, pool uint32, from uint64, into [
 	}
 	s.donor.mu.Lock()
 	defer s.donor.mu.Unlock()
+	if s.donor.mute {
+		return 0, 0, peer.ErrDown
+	}
 	var all []wire.Listed
 	for page, p := range s.donor.pools[pool] {
 		if page >= from {

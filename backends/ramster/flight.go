@@ -13,8 +13,9 @@ const (
 	// maxFlights bounds the pages that were sent and not answered yet.
 	maxFlights = 512
 	// backlog is what a session keeps until it is answered, in bytes: all flights, even
-	// of pages that do not compress, and as much again for what is flushed.
-	backlog = 2 * maxFlights * (wire.MaxBlob + wire.RequestSize)
+	// of pages that do not compress, those of ephemeral pages, and as much as the first again for
+	// what is flushed.
+	backlog = (2*maxFlights + maxFlying) * (wire.MaxBlob + wire.RequestSize)
 )
 
 // flight is a staged page on its way to donors.
@@ -160,6 +161,9 @@ func (f *flight) finish() (backends.Handle, bool) {
 		return 0, false // a donor lost what it had since it answered
 	}
 	f.to, f.made = f.cache.putStub(f.object, s)
+	if f.made {
+		f.cache.charge(f.key.Export, f.cache.arena.SizeOf(f.to)-f.cache.arena.SizeOf(f.ref))
+	}
 	return backends.Handle(f.to), f.made
 }
 

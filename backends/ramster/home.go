@@ -67,6 +67,9 @@ func (k *keeper) commute() {
 // bringHome goes on through the pages that donors have, one round at most.
 func (k *keeper) bringHome(limit int64, until time.Time) {
 	for id, e := range *k.exports.Load() {
+		if e.ephemeral {
+			continue
+		}
 		from := uint64(0)
 		if id == k.home.export {
 			from = k.home.page

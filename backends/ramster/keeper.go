@@ -47,11 +47,14 @@ func (b *background) keep() {
 				}
 			}
 		}
-		if k.mustRepair() && !time.Now().Before(k.notBefore) {
-			k.repair()
+		k.sweepCached()
+		if k.host != nil { // else donors have none of the pages that may not be lost
+			if k.mustRepair() && !time.Now().Before(k.notBefore) {
+				k.repair()
+			}
+			k.commute()
 		}
 		k.retire()
-		k.commute()
 	}
 }
 
@@ -96,7 +99,12 @@ func (k *keeper) compare(m *member) bool {
 	all := true
 	for id, e := range *k.exports.Load() {
 		e.life.RLock()
-		all = k.compareExport(m, place, id, e) && all
+		switch {
+		case e.ephemeral:
+			all = k.compareCached(m, place, id, e) && all
+		case k.host != nil:
+			all = k.compareExport(m, place, id, e) && all
+		}
 		e.life.RUnlock()
 	}
 	return all
@@ -242,12 +250,16 @@ func (b *background) replace(e *export, ref arena.Ref, o arena.Object, was stub,
 			return 0, false
 		}
 		to, made = put(now)
+		if made {
+			e.charge.Add(b.arena.SizeOf(to) - b.arena.SizeOf(ref))
+		}
 		return backends.Handle(to), made
 	})
 	switch {
 	case ok:
 		b.forgetStub(ref, was)
 	case made:
+		e.charge.Add(b.arena.SizeOf(ref) - b.arena.SizeOf(to))
 		undo(to)
 		e.pages.Set(o.Page, uint64(ref)+1) // it had a word, so there is memory for one
 	}
@@ -270,7 +282,7 @@ func (k *keeper) retire() {
 	k.members.mu.Lock()
 	var gone []*member
 	for n := 1; n < placeCount; n++ {
-		if placeState(k.members.states[n].Load()) == placeLost && k.members.stubs[n].Load() == 0 {
+		if placeState(k.members.states[n].Load()) == placeLost && k.members.stubs[n].Load() == 0 && k.cached.at[n].Load() == 0 {
 			k.setPlace(uint32(n), placeFree)
 		}
 	}
@@ -293,7 +305,7 @@ func (k *keeper) retire() {
 		for id := range *k.exports.Load() {
 			m.destroy(id)
 		}
-		k.sayGoodbye([]*member{m})
+		k.sayGoodbye([]*member{m}, goodbye)
 		if err := m.session.Close(); err != nil {
 			k.config.Log.Warn("the session with a donor did not end well", "donor", m.Name, "error", err)
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -26,6 +27,7 @@ import (
 //	bytes 24–39  our epoch
 //	bytes 40–71  the key
 //	bytes 72–79  format: 1
+//	bytes 128–…  496 ephemeral pools that donors may have: number + 1, or 0, of 8 bytes each
 //	bytes 4096–… 256 places of 256 bytes
 //
 //	place        byte 0      state, written last
@@ -58,6 +60,8 @@ const (
 	epochAt    = 24
 	keyAt      = 40
 	formatAt   = 72
+	cachedAt   = 128
+	cachedMost = (placesStart - cachedAt) / 8
 
 	// MaxName and MaxAddress bound the name and the address of a donor, in bytes.
 	MaxName    = 64
@@ -217,6 +221,50 @@ func (l *ledger) named(d Donor) uint8 {
 		}
 	}
 	return 0
+}
+
+// cachedPools lists the ephemeral pools that donors may have.
+func (l *ledger) cachedPools() (pools []uint32) {
+	for i := range cachedMost {
+		if n := l.cachedPool(i).Load(); n != 0 && n <= math.MaxUint32+1 {
+			pools = append(pools, uint32(n-1))
+		}
+	}
+	return pools
+}
+
+func (l *ledger) cachedPool(i int) *atomic.Uint64 {
+	return (*atomic.Uint64)(unsafe.Pointer(&l.memory[cachedAt+8*i]))
+}
+
+// noteCached notes that donors may have an ephemeral pool, in the place of one that is not
+// in use if need be. It returns false if all are.
+func (l *ledger) noteCached(pool uint32, used func(uint32) bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	free := -1
+	for i := range cachedMost {
+		switch n := l.cachedPool(i).Load(); {
+		case n == uint64(pool)+1:
+			return true
+		case n == 0 && (free < 0 || l.cachedPool(free).Load() != 0), n != 0 && free < 0 && !used(uint32(n-1)):
+			free = i
+		}
+	}
+	if free < 0 {
+		return false
+	}
+	l.cachedPool(free).Store(uint64(pool) + 1)
+	return true
+}
+
+// unnoteCached notes that a number is not that of an ephemeral pool.
+func (l *ledger) unnoteCached(pool uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range cachedMost {
+		l.cachedPool(i).CompareAndSwap(uint64(pool)+1, 0)
+	}
 }
 
 // close gives the memory back, with the key gone, unless another process is to have

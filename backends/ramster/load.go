@@ -38,6 +38,13 @@ func (c *Cache) Load(key backends.Key, handle backends.Handle, dst []byte) error
 		samefilled.Fill(dst, value)
 		return nil
 	}
+	if c.isEphemeral(key.Export) {
+		err := c.loadCached(key, arena.Ref(handle), dst)
+		if err != nil && err != backends.ErrGone { // which costs nothing
+			err = fail(err)
+		}
+		return err
+	}
 	o, ok := c.arena.Get(arena.Ref(handle))
 	switch {
 	case !ok:
@@ -100,6 +107,11 @@ func (w *waiter) Ended(err error) {
 func (c *Cache) loadRemote(key backends.Key, s stub, sum uint32, dst []byte) error {
 	w := c.waiters.Get().(*waiter)
 	defer c.waiters.Put(w)
+	return c.fetchRemote(w, key, s, sum, dst)
+}
+
+// fetchRemote is loadRemote with w, which has the page as it was sealed afterwards.
+func (c *Cache) fetchRemote(w *waiter, key backends.Key, s stub, sum uint32, dst []byte) error {
 	c.readAhead(key)
 	if c.ahead.take(key, s.generation, w) && c.open(w, key, s, sum, dst) == "" {
 		c.counts.aheadHits.Add(1)

@@ -176,6 +176,42 @@ func TestNoGarbage(t *testing.T) {
 	w.write(1)
 	w.settle(2)
 	n := uint64(0)
+	d := newDisk(w, w.cache, int(w.pages))
+	for range 2 { // what is made once
+		d.fill(w)
+		for page := range d.pages {
+			d.write(page)
+		}
+	}
+	dst := make([]byte, backends.PageSize)
+	if got := testing.AllocsPerRun(500, func() {
+		key := d.key(int(n * 37 % w.pages))
+		handle, refusal, err := w.cache.Store(key, pages[n%64])
+		for ; err == nil && refusal == backends.RefusedBusy; handle, refusal, err = w.cache.Store(key, pages[n%64]) {
+		}
+		if err != nil || refusal != backends.Accepted {
+			t.Fatalf("%v, %v", refusal, err)
+		}
+		if err := w.cache.Load(key, handle, dst); err != nil {
+			t.Fatal(err)
+		}
+		w.cache.Invalidate(key, handle)
+		n++
+	}); got != 0 {
+		t.Errorf("a cached page of a disk, on its way, allocates %v times", got)
+	}
+	d.fill(w)
+	w.settleCached()
+	if got := testing.AllocsPerRun(500, func() {
+		page := int(n * 37 % w.pages)
+		n++
+		if err := w.cache.Load(d.key(page), d.pages[page].handle, dst); err != nil {
+			t.Fatal(err)
+		}
+	}); got != 0 {
+		t.Errorf("a load of a cached page of a disk allocates %v times", got)
+	}
+	d.close()
 	if got := testing.AllocsPerRun(500, func() {
 		if _, err := w.host.Write(key(n*37%w.pages), pages[n%64]); err != nil {
 			t.Fatal(err)
@@ -190,7 +226,6 @@ func TestNoGarbage(t *testing.T) {
 	for page := range w.pages {
 		handles[page], _ = w.host.Held(key(page))
 	}
-	dst := make([]byte, backends.PageSize)
 	for name, step := range map[string]uint64{"anywhere": 37, "in sequence": 1} {
 		before := w.cache.Remote().AheadHits
 		if got := testing.AllocsPerRun(500, func() {

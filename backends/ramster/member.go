@@ -49,6 +49,8 @@ type member struct {
 	doomedMu sync.Mutex
 	doomed   []uint32 // pools that it could not be told yet to destroy; guarded by doomedMu
 
+	flying   atomic.Int64  // ephemeral pages on their way to it
+	cachedTo atomic.Int64  // it gets no ephemeral ones until then, in Unix nanoseconds
 	rejected atomic.Uint64 // answers that were not the page that we had sealed
 	missing  atomic.Uint64 // pages that it should have had and had not
 }
@@ -104,8 +106,13 @@ func (c *Cache) addDonor(d Donor, leaving bool) error {
 		m.place.Store(uint32(n))
 		c.members.at[n].Store(m)
 	}
-	for export := range *c.exports.Load() {
-		m.openPool(export)
+	for _, pool := range c.cached.left {
+		if c.adopted[pool] == nil && !c.isKept(pool) {
+			m.destroy(pool)
+		}
+	}
+	for id, e := range *c.exports.Load() {
+		m.openPool(id, e.ephemeral)
 	}
 	list = append(slices.Clone(list), m)
 	c.members.list.Store(&list)
@@ -222,6 +229,7 @@ func (m *member) Up(party wire.Party) error {
 	m.place.Store(is)
 	m.refusal.Store(nil)
 	m.fullTo.Store(0)
+	m.cachedTo.Store(0)
 	m.downAt.Store(0)
 	m.debt.Store(true)
 	c.changed.broadcast()
@@ -295,12 +303,16 @@ func (m *member) destroy(pool uint32) {
 }
 
 // openPool makes a pool. If there was one of that number, what it still has is found
-// out by comparing.
-func (m *member) openPool(pool uint32) {
+// out by comparing; an ephemeral one begins empty, as far as the session has room for more than
+// that request.
+func (m *member) openPool(pool uint32, ephemeral bool) {
 	m.doomedMu.Lock()
 	defer m.doomedMu.Unlock()
 	m.doomed = slices.DeleteFunc(m.doomed, func(other uint32) bool { return other == pool })
-	m.session.OpenPool(pool, false) // at the latest when it comes back
+	if ephemeral {
+		m.session.Destroy(pool)
+	}
+	m.session.OpenPool(pool, ephemeral) // at the latest when it comes back
 	m.debt.Store(true)
 }
 

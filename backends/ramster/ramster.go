@@ -11,6 +11,7 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/arena"
+	"github.com/tmemd/tmemd/backends/packed"
 	"github.com/tmemd/tmemd/backends/pageindex"
 	"github.com/tmemd/tmemd/backends/samefilled"
 )
@@ -31,6 +32,8 @@ type Cache struct {
 	index  *pageindex.Space
 	sealer sealer
 
+	unpacker atomic.Pointer[packed.Decoder] // nil until it is needed
+
 	// connect makes the session to a donor. Immutable.
 	connect func(*member) (session, error)
 
@@ -39,7 +42,8 @@ type Cache struct {
 	exportsMu sync.Mutex  // held to replace exports and background
 	closed    atomic.Bool // written with members.mu held
 
-	background atomic.Pointer[background] // the goroutines' owner while there is a host
+	background atomic.Pointer[background] // the goroutines' owner while there is something for them to do
+	before     *background                // the last one that there was; guarded by exportsMu
 	evictions  sync.WaitGroup             // calls of Host.Evict under way
 
 	members members
@@ -56,6 +60,7 @@ type Cache struct {
 	turn        atomic.Uint64 // counts loads from donors
 	ahead       *readAhead
 	home        home
+	cached      cached // pages of ephemeral exports
 
 	adopting *adopting          // from Open to Adopted, which one goroutine calls
 	adopted  map[uint32]*export // from Adopted to each one's Init; guarded by exportsMu
@@ -75,7 +80,10 @@ type counts struct {
 
 // export is an initialised export.
 type export struct {
-	pages *pageindex.Table // of pages that donors have: arena.Ref + 1 of the stub
+	pages     *pageindex.Table // of pages that donors have: arena.Ref + 1 of the stub
+	ephemeral bool             // immutable
+	host      backends.Host    // or nil; immutable once the export is in the set
+	charge    backends.Charge  // of its pages, unless it is ephemeral
 
 	life   sync.RWMutex // held for reading by the keeper while it uses pages, for writing to end it
 	closed atomic.Bool  // it is about to end
@@ -134,6 +142,7 @@ func assemble(config Config, a *arena.Arena, l *ledger, connect func(*Cache, *me
 		encoders: newEncoders(),
 	}
 	c.connect = func(m *member) (session, error) { return connect(c, m) }
+	c.cached.dropCold, c.cached.dropAny = c.judgeCold, c.judgeAny
 	c.waiters.New = func() any { return newWaiter() }
 	c.flights.init(c)
 	c.exports.Store(&map[uint32]*export{})
@@ -159,12 +168,9 @@ func (c *Cache) Kind() string { return Kind }
 // Local returns false: loads wait for the network.
 func (c *Cache) Local() bool { return false }
 
-// Init makes the export known to us and to donors. The first one with a host starts
-// the background work.
+// Init makes the export known to us and to donors. The first one with a host, or that
+// is ephemeral, starts the background work.
 func (c *Cache) Init(e backends.Export) error {
-	if e.Ephemeral { // donors can drop pages, but here nothing tells these from others yet (B26)
-		return fmt.Errorf("init ramster for export %d: it keeps no pages that may be forgotten", e.ID)
-	}
 	c.exportsMu.Lock()
 	defer c.exportsMu.Unlock()
 	old := *c.exports.Load()
@@ -175,26 +181,38 @@ func (c *Cache) Init(e backends.Export) error {
 		return fmt.Errorf("init ramster for export %d: %d pages are more than %d", e.ID, e.Pages, uint64(backends.MaxPages))
 	}
 	exports := maps.Clone(old)
-	exports[e.ID] = c.takeAdopted(e.ID)
+	if e.Ephemeral {
+		pages, err := c.openCached(e.ID)
+		if err != nil {
+			return fmt.Errorf("init ramster for export %d: %w", e.ID, err)
+		}
+		exports[e.ID] = &export{pages: pages, ephemeral: true}
+	} else {
+		exports[e.ID] = c.takeAdopted(e.ID)
+		exports[e.ID].host = e.Host
+		c.cached.others.Store(true)
+		c.ledger.unnoteCached(e.ID)
+	}
 	c.members.mu.Lock()
 	c.exports.Store(&exports)
 	for _, m := range *c.members.list.Load() {
-		m.openPool(e.ID)
+		m.openPool(e.ID, e.Ephemeral)
 	}
 	c.members.mu.Unlock()
-	if e.Host != nil && c.background.Load() == nil {
-		c.background.Store(startBackground(c, e.Host))
+	if b := c.followExportsLocked(exports); b != nil {
+		b.cancel() // the next one waits for it
 	}
 	return nil
 }
 
 // InvalidateArea forgets the export, here and at the donors. With the last one the
-// background work ends.
+// background work ends, and with the last one that has a host what turns to it.
 func (c *Cache) InvalidateArea(id uint32) {
 	for _, m := range *c.members.list.Load() {
 		m.destroy(id)
 	}
 	c.forgetExports(func(other uint32, _ *export) bool { return other == id }).stop()
+	c.arena.Scrub(id)
 }
 
 // forgetExports returns the background to be stopped, or nil: without a lock, as
@@ -216,23 +234,48 @@ func (c *Cache) forgetExports(which func(uint32, *export) bool) *background {
 			e.life.Unlock()
 		}
 	}
-	if len(exports) > 0 {
+	return c.followExportsLocked(exports)
+}
+
+// followExportsLocked has the background that these exports need. It returns the one
+// that is to be stopped, or nil. REQUIRES: exportsMu held.
+func (c *Cache) followExportsLocked(exports map[uint32]*export) *background {
+	var host backends.Host
+	needed := false
+	for _, e := range exports {
+		if e.host != nil {
+			host = e.host
+		}
+		needed = needed || e.ephemeral || e.host != nil
+	}
+	now := c.background.Load()
+	if now == nil && !needed || now != nil && needed && (now.host != nil) == (host != nil) {
 		return nil
 	}
-	return c.background.Swap(nil)
+	var next *background
+	if needed {
+		next = startBackground(c, host, c.before)
+		c.before = next
+	}
+	return c.background.Swap(next)
 }
 
 // Invalidate forgets the page, here at once and at its donors soon.
 func (c *Cache) Invalidate(key backends.Key, handle backends.Handle) {
 	if samefilled.Is(handle) {
-		c.same.Add(-1)
+		c.countSame(key.Export, -1)
 		return
 	}
 	ref := arena.Ref(handle)
+	if c.isEphemeral(key.Export) {
+		c.forgetCached(key, ref)
+		return
+	}
 	o, ok := c.arena.Get(ref)
 	if !ok || o.Export != key.Export || o.Page != key.Page {
 		return // a handle that is not live
 	}
+	c.charge(key.Export, -c.arena.SizeOf(ref))
 	if s, remote := decodeStub(o); remote {
 		c.unlinkStub(key, ref, s)
 		c.flush(key, s)
@@ -266,7 +309,7 @@ func (c *Cache) putStub(o arena.Object, s stub) (arena.Ref, bool) {
 	}
 	var b [stubSize]byte
 	o.Codec, o.Flags, o.Data = codecRemote, 0, s.encode(&b)
-	ref, ok := c.arena.Put(o)
+	ref, ok := c.put(o)
 	if !ok {
 		return 0, false
 	}
@@ -314,12 +357,12 @@ func (c *Cache) Close() error {
 	c.closed.Store(true)
 	list := *c.members.list.Load()
 	c.members.mu.Unlock()
-	c.sayGoodbye(list)
+	c.sayGoodbye(list, c.farewell())
 	var errs []error
 	for _, m := range list {
 		errs = append(errs, m.session.Close())
 	}
-	errs = append(errs, c.arena.Close(), c.index.Close(), c.ahead.close())
+	errs = append(errs, c.arena.Close(), c.index.Close(), c.ahead.close(), c.cached.close())
 	if c.adopting != nil {
 		errs = append(errs, c.ledger.leave())
 	} else {
@@ -331,13 +374,26 @@ func (c *Cache) Close() error {
 	return nil
 }
 
-// goodbye is how long Close waits for donors to hear what they are to forget.
-const goodbye = 2 * time.Second
+// goodbye is how long Close waits for donors to hear what they are to forget, and
+// goodbyeCached if that is nothing but pages which they drop by themselves when they need
+// the room: an instant for those that answer.
+const (
+	goodbye       = 2 * time.Second
+	goodbyeCached = 100 * time.Millisecond
+)
+
+// farewell says which of the two it is.
+func (c *Cache) farewell() time.Duration {
+	if c.cached.others.Load() {
+		return goodbye
+	}
+	return goodbyeCached
+}
 
 // sayGoodbye waits until donors in reach have been told everything. Those that are
 // not told keep pages that nobody will ask for until we connect with another epoch.
-func (c *Cache) sayGoodbye(list []*member) {
-	for deadline := time.Now().Add(goodbye); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+func (c *Cache) sayGoodbye(list []*member, wait time.Duration) {
+	for deadline := time.Now().Add(wait); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if !slices.ContainsFunc(list, func(m *member) bool { return m.isUp() && (!m.retell() || m.session.Stats().Waiting > 0) }) {
 			return
 		}

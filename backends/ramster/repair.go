@@ -47,6 +47,9 @@ func (k *keeper) repair() {
 	lost, before := int64(0), k.counts.repaired.Load()
 	k.blocked, k.thin = 0, false
 	for id, e := range *k.exports.Load() {
+		if e.ephemeral {
+			continue
+		}
 		e.life.RLock()
 		e.pages.Range(0, func(page, _ uint64) bool {
 			if k.ctx.Err() != nil || e.closed.Load() {

@@ -181,6 +181,7 @@ func (b *background) finish(f *flight) bool {
 		return true
 	}
 	if f.made { // a host that changed its mind
+		b.charge(f.key.Export, b.arena.SizeOf(f.ref)-b.arena.SizeOf(f.to))
 		b.dropStub(f)
 	}
 	if b.flights.isDropped(f) {

@@ -12,6 +12,7 @@ func (c *Cache) Stats() backends.Stats {
 	same := max(c.same.Load(), 0)
 	usage := c.arena.Usage()
 	stats := backends.Stats{
+		EphemeralPages:  uint64(held.Droppable + max(c.cached.same.Load(), 0)),
 		Pages:           uint64(held.Objects + same),
 		SameFilledPages: uint64(same),
 		StoredBytes:     uint64(max(held.DataBytes, 0)),
@@ -26,6 +27,8 @@ func (c *Cache) Stats() backends.Stats {
 	for _, m := range *c.members.list.Load() {
 		stats.Memory = append(stats.Memory, m.session.Stats().Memory)
 	}
+	stats.Memory = append(stats.Memory, c.cached.usage()...)
+	stats.Moved[backends.MovedDropped] = c.cached.dropped.Load()
 	for i := range c.refused {
 		stats.Refused[i] = c.refused[i].Load()
 	}
@@ -51,6 +54,7 @@ type DonorStatus struct {
 	Reason   string // why it is refused
 	Leaving  bool   // it gets no more pages, and what it has moves away
 	Pages    int64  // of ours that it has
+	Cached   int64  // pages of ephemeral exports that it may have, beside these
 	Free     uint64 // bytes that it still takes
 	Wanted   uint64 // bytes that it wants back
 	Frozen   bool   // it takes nothing just now
@@ -68,8 +72,9 @@ func (c *Cache) Donors() []DonorStatus {
 			Donor: m.Donor, State: m.session.State().String(), Leaving: m.leaving.Load(), Pages: c.members.stubs[m.place.Load()].Load(),
 			Free: room.Free, Wanted: room.Wanted, Frozen: room.Frozen, Rejected: m.rejected.Load(), Missing: m.missing.Load(), Session: m.session.Stats(),
 		}
+		d.Cached = c.cached.at[m.place.Load()].Load()
 		if m.place.Load() == 0 {
-			d.Pages = 0
+			d.Pages, d.Cached = 0, 0
 		}
 		if reason := m.refusal.Load(); reason != nil {
 			d.State, d.Reason = "refused", *reason
@@ -96,6 +101,8 @@ type Remote struct {
 	CameHome    uint64 // pages that came home because this host has memory to spare
 	SentOut     uint64 // of these, pages that had to go again
 	Evicted     uint64 // pages that went to the next place because donors wanted them back
+	Cached      int64  // pages of ephemeral exports that donors may have
+	CachedGone  uint64 // of these, pages that a donor had not when they were loaded, or did not give in time
 }
 
 // Remote returns a snapshot.
@@ -105,5 +112,6 @@ func (c *Cache) Remote() Remote {
 		Staged: c.stagedBytes.Load(), Pages: c.stubs.Load(), Lost: c.lost.Load(), Sent: n.sent.Load(), SentAgain: n.sentAgain.Load(),
 		Repaired: n.repaired.Load(), Orphans: n.orphans.Load(), ReadAhead: n.aheadPages.Load(), AheadHits: n.aheadHits.Load(),
 		SecondCopy: n.secondCopy.Load(), LoadsWaited: n.waited.Load(), Home: c.home.bytes.Load(), CameHome: c.home.came.Load(), SentOut: c.home.left.Load(), Evicted: n.evicted.Load(),
+		Cached: c.cached.pages.Load(), CachedGone: c.cached.gone.Load(),
 	}
 }

@@ -28,8 +28,9 @@ const (
 
 // encoder is the working memory for one compression.
 type encoder struct {
-	lz4 pagelz4.Encoder
-	out [pagelz4.Bound]byte
+	lz4  pagelz4.Encoder
+	out  [pagelz4.Bound]byte
+	seal seal // for pages of ephemeral exports
 }
 
 // newEncoders makes four for each processor that runs goroutines. A goroutine which
@@ -55,26 +56,60 @@ func (c *Cache) Store(key backends.Key, data []byte) (backends.Handle, backends.
 		return 0, backends.Accepted, fmt.Errorf("store page %d of export %d in ramster: page number or length of %d bytes is out of range",
 			key.Page, key.Export, len(data))
 	}
-	if (*c.exports.Load())[key.Export] == nil {
+	e := (*c.exports.Load())[key.Export]
+	if e == nil {
 		return 0, c.count(backends.RefusedUnmanaged), nil
 	}
 	if value, ok := samefilled.Of(data); ok {
-		c.same.Add(1)
+		c.countSame(key.Export, 1)
 		return samefilled.Handle(key, value), c.count(backends.Accepted), nil
+	}
+	if e.ephemeral {
+		ref, refusal := c.storeCached(e, key, data)
+		return backends.Handle(ref), c.count(refusal), nil
 	}
 	if c.isFull() {
 		return 0, c.count(backends.RefusedFull), nil
 	}
 	ref, refusal := c.stage(key, data)
+	if refusal == backends.Accepted {
+		e.charge.Add(c.arena.SizeOf(ref))
+	}
 	return backends.Handle(ref), c.count(refusal), nil
 }
 
 // isFull says whether the staging area is, or donors have as many pages as they may.
 // A thirty-second of the memory is for stubs alone: while there is room for those,
-// staged pages leave.
+// staged pages leave. Ephemeral pages give way first (B26).
 func (c *Cache) isFull() bool {
-	limit := c.config.arenaLimit() / arena.ChunkSize
-	return c.stagedBytes.Load() > c.config.Staging*15/16 || c.stubs.Load() >= c.config.Pages || int64(c.arena.Room()) <= limit/32
+	if c.stagedBytes.Load() > c.config.Staging*15/16 || c.stubs.Load() >= c.config.Pages {
+		return true // of what ephemeral pages have no part in
+	}
+	least := c.config.arenaLimit() / arena.ChunkSize / 32
+	for int64(c.arena.Room()) <= least {
+		if c.arena.Reclaim(1, c.cached.dropAny) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// put is arena.Put. What is droppable makes room for what is not.
+func (c *Cache) put(o arena.Object) (arena.Ref, bool) {
+	ref, ok := c.arena.Put(o)
+	for !ok && c.arena.Reclaim(1, c.cached.dropAny) > 0 {
+		ref, ok = c.arena.Put(o)
+	}
+	return ref, ok
+}
+
+// encode makes the object of a page that its donors do not have yet.
+func (w *encoder) encode(key backends.Key, data []byte) arena.Object {
+	o := arena.Object{Export: key.Export, Page: key.Page, Codec: codecRaw, Sum: crc32.Checksum(data, castagnoli), Data: data}
+	if n := w.lz4.Encode(&w.out, (*[backends.PageSize]byte)(data), maxCompressed); n > 0 {
+		o.Codec, o.Data = codecLZ4, w.out[:n]
+	}
+	return o
 }
 
 // stage puts the page into the staging area.
@@ -86,19 +121,20 @@ func (c *Cache) stage(key backends.Key, data []byte) (arena.Ref, backends.Refusa
 	default:
 		return 0, backends.RefusedBusy
 	}
-	o := arena.Object{Export: key.Export, Page: key.Page, Codec: codecRaw, Sum: crc32.Checksum(data, castagnoli), Data: data}
-	if n := w.lz4.Encode(&w.out, (*[backends.PageSize]byte)(data), maxCompressed); n > 0 {
-		o.Codec, o.Data = codecLZ4, w.out[:n]
-	}
+	return c.stageObject(w.encode(key, data))
+}
+
+// stageObject is stage of a page that is compressed, or is to stay as it is.
+func (c *Cache) stageObject(o arena.Object) (arena.Ref, backends.Refusal) {
 	// Before it is there: what is counted is never less than what is.
 	c.stagedBytes.Add(stagedSlot(len(o.Data)))
-	ref, ok := c.arena.Put(o)
+	ref, ok := c.put(o)
 	if !ok {
 		c.stagedBytes.Add(-stagedSlot(len(o.Data)))
 		return 0, backends.RefusedFull
 	}
 	select {
-	case c.staged <- staged{key, ref}:
+	case c.staged <- staged{backends.Key{Export: o.Export, Page: o.Page}, ref}:
 		return ref, backends.Accepted
 	default: // full of small pages, or of some that are gone already
 		c.forgetStaged(ref, len(o.Data))

@@ -10,6 +10,7 @@ import (
 const (
 	codecLZ4    = 1  // a staged page: one lz4 block
 	codecRaw    = 2  // a staged page as it came
+	codecCached = 14 // a stub of a page of an ephemeral export; droppable
 	codecRemote = 15 // a stub: donors have the page
 )
 

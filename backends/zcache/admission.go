@@ -48,7 +48,8 @@ func (c *Cache) isFull() bool {
 		return false // or there will be room as soon as it is needed
 	}
 	if c.arena.Used() > c.pool.resumeAt.Load() {
-		return true
+		// Who is owed memory gets what there is; others are not let in by the host.
+		return c.background.Load() == nil || c.arena.Room() <= 0 || !(hosts{c}).Owed()
 	}
 	c.pool.full.Store(false)
 	return false

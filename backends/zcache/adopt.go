@@ -23,7 +23,7 @@ func Open(config Config) (*Cache, error) {
 	config.Capacity = a.Capacity()
 	c := assemble(a, config)
 	c.config.Store(&settings{config, config.Limit})
-	c.adopting = &adopting{}
+	c.adopting, c.adopted = &adopting{}, map[uint32]*backends.Charge{}
 	return c, nil
 }
 
@@ -58,6 +58,10 @@ func (c *Cache) Adopt(key backends.Key, handle backends.Handle) bool {
 	if isIncompressible(o) {
 		c.settled.Add(1)
 	}
+	if c.adopted[key.Export] == nil {
+		c.adopted[key.Export] = &backends.Charge{}
+	}
+	c.adopted[key.Export].Add(c.arena.SizeOf(ref))
 	switch {
 	case Codec(o.Codec) == Raw && o.Flags&flagSettled == 0:
 		c.adopting.raw = append(c.adopting.raw, staged{key, ref})

@@ -202,5 +202,7 @@
 // page does or compaction gets to it. Without a host nothing happens in the
 // background: every page is compressed in line, and stays as it is. That a pool
 // follows a limit faster than pages can be written to storage. That contents are safe from whoever can read the process's memory:
-// pages are compressed, not encrypted, and not wiped when they are forgotten.
+// pages are compressed, not encrypted, and not wiped when they are forgotten, but for those of
+// an export that goes: InvalidateArea overwrites what it has left anywhere in the arena, or
+// gives the memory back to the system.
 package zcache

@@ -11,6 +11,7 @@ import (
 type managed struct {
 	host      backends.Host // or nil
 	ephemeral bool
+	charge    *backends.Charge // of its pages, unless they are ephemeral
 }
 
 // hosts is the host that the background turns to: that of the export it is about.
@@ -43,6 +44,12 @@ func (h hosts) Refaults() uint64 {
 	return host.Refaults()
 }
 
+// Owed implements [backends.Host].
+func (h hosts) Owed() bool {
+	host := h.evictor()
+	return host != nil && host.Owed()
+}
+
 // evictor is the host of all exports that are not ephemeral, or nil.
 func (h hosts) evictor() backends.Host {
 	for _, m := range *h.c.exports.Load() {
@@ -71,6 +78,8 @@ func (c *Cache) ephemeral(export uint32) bool { return (*c.exports.Load())[expor
 // any more.
 func (c *Cache) InvalidateArea(export uint32) {
 	c.forgetExport(export).stop()
+	// Before anybody else gets the memory to see: other exports are other tenants'.
+	c.arena.Scrub(export)
 }
 
 // forgetExport returns the background to be stopped, or nil: without a lock, as

@@ -104,8 +104,11 @@ func (b *background) makeRoom() bool {
 }
 
 // pauses says whether evicting makes a pause because evicted pages come straight
-// back.
+// back. Not while that would keep memory from who has a right to it.
 func (b *background) pauses() bool {
+	if b.host.Owed() {
+		return false
+	}
 	before := b.thrash.paused.Load()
 	now := b.thrash.pauses(uint64(b.arena.Stats().Objects), flow{
 		evicted:  b.moved[backends.MovedEvicted].Load(),

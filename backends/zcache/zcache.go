@@ -11,6 +11,7 @@ import (
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/arena"
+	"github.com/tmemd/tmemd/backends/packed"
 	"github.com/tmemd/tmemd/backends/samefilled"
 )
 
@@ -29,6 +30,7 @@ type Cache struct {
 	arena       *arena.Arena
 	compressors compressors
 	zstd        zstdCodec
+	unpacker    atomic.Pointer[packed.Decoder] // nil until it is needed
 
 	config atomic.Pointer[settings] // replaced with exportsMu held
 
@@ -45,7 +47,8 @@ type Cache struct {
 	staged     chan staged    // raw pages that wait to be compressed
 	roomAsked  chan struct{}  // wakes whoever makes room
 
-	adopting *adopting // from Open to Adopted, which one goroutine calls
+	adopting *adopting                   // from Open to Adopted, which one goroutine calls
+	adopted  map[uint32]*backends.Charge // of exports, from Adopt to their Init; guarded by exportsMu once there is one
 
 	pool    admission
 	kept    [codecs]kept // by codec
@@ -118,7 +121,7 @@ func (c *Cache) Init(export backends.Export) error {
 		return fmt.Errorf("init zcache for export %d: %d pages are more than %d", export.ID, export.Pages, uint64(backends.MaxPages))
 	}
 	exports := maps.Clone(old)
-	exports[export.ID] = managed{host: export.Host, ephemeral: export.Ephemeral}
+	exports[export.ID] = managed{host: export.Host, ephemeral: export.Ephemeral, charge: c.takeAdopted(export.ID)}
 	if export.Ephemeral {
 		c.ghosts.make(c.config.Load().limit)
 	}
@@ -155,6 +158,9 @@ func (c *Cache) Store(key backends.Key, data []byte) (backends.Handle, backends.
 	refusal := backends.Accepted
 	if !ok {
 		ref, refusal = c.compress(key, data)
+	}
+	if refusal == backends.Accepted {
+		export.charge.Add(c.arena.SizeOf(ref))
 	}
 	c.watchRoom()
 	return backends.Handle(ref), c.count(refusal), nil
@@ -211,13 +217,17 @@ func (c *Cache) put(o arena.Object) (arena.Ref, bool) {
 	return ref, ok
 }
 
-// forget is arena.Free, counted. After damage to a header the counts of a codec
+// forget is arena.Free, counted, and says whether there was an object. After damage to a header the counts of a codec
 // are off by a page.
-func (c *Cache) forget(ref arena.Ref) {
+func (c *Cache) forget(ref arena.Ref) bool {
 	o, ok := c.arena.Get(ref)
-	if c.arena.Free(ref) && ok {
+	if !c.arena.Free(ref) {
+		return false
+	}
+	if ok {
 		c.uncount(o)
 	}
+	return true
 }
 
 // uncount takes back what put counted.
@@ -299,13 +309,17 @@ func (c *Cache) restore(object arena.Object, ref arena.Ref, dst []byte) string {
 
 // Invalidate forgets the page.
 func (c *Cache) Invalidate(key backends.Key, handle backends.Handle) {
-	switch ephemeral := c.ephemeral(key.Export); {
+	export, ok := (*c.exports.Load())[key.Export]
+	switch {
 	case samefilled.Is(handle):
-		c.countSame(ephemeral, -1)
-	case ephemeral:
+		c.countSame(export.ephemeral, -1)
+	case export.ephemeral:
 		c.forgetEphemeral(key, arena.Ref(handle))
 	default:
-		c.forget(arena.Ref(handle))
+		size := c.arena.SizeOf(arena.Ref(handle))
+		if c.forget(arena.Ref(handle)) && ok {
+			export.charge.Add(-size)
+		}
 	}
 }
 

@@ -34,7 +34,8 @@
 // installed by now; if that cannot take over, this one serves on.
 //
 // SIGHUP counts as SIGTERM if tmemd was started from a terminal, which sends it
-// when it is closed. Without one it has the certificates of TLS read anew.
+// when it is closed. Without one it has the configuration file and the certificates of
+// TLS read anew, as tmemctl reload does.
 //
 // # Exit status
 //

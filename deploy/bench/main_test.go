@@ -19,6 +19,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == serveCommand {
 		exit(serve(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == diskCommand {
+		exit(runDisk(os.Args[2], os.Args[3], os.Args[4] == "true"))
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/tmemd/tmemd/pagemap"
+	"github.com/tmemd/tmemd/backends/pagemap"
 )
 
 // Bounds on the time that a program takes, beyond which its kind is left out.

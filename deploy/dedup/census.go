@@ -4,8 +4,8 @@ import (
 	"crypto/sha256"
 
 	"github.com/tmemd/tmemd/backends/arena"
+	"github.com/tmemd/tmemd/backends/pagemap"
 	"github.com/tmemd/tmemd/backends/zcache"
-	"github.com/tmemd/tmemd/pagemap"
 )
 
 const pageSize = pagemap.PageSize

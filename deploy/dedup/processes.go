@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/tmemd/tmemd/pagemap"
+	"github.com/tmemd/tmemd/backends/pagemap"
 )
 
 // python is Debian's, which has Debian's Django and gunicorn.

@@ -6,7 +6,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/tmemd/tmemd/pagemap"
+	"github.com/tmemd/tmemd/backends/pagemap"
 )
 
 // A shell with 6.5 MiB of text, and two that it forks and that do nothing: the text is counted once, where the kernel says what is

@@ -1,6 +1,6 @@
 // Package interop runs the built commands as an operator does, and attaches NBD
 // clients that others wrote: nbdinfo, nbdcopy, libnbd, qemu-io, qemu-img, fio,
-// nbd-client and nbdkit. Its tests need the build tag interop, root (or a sudo
+// nbd-client and nbdkit. What the daemon shows is looked at by Chromium and promtool. Its tests need the build tag interop, root (or a sudo
 // that asks for no password) and the Debian packages that `make deps` installs.
 //
 //	make interop
@@ -15,6 +15,9 @@
 //	vanish_test.go      clients that go away in the middle of a request
 //	tls_test.go         TLS with certificates of clients: nbdinfo, nbdcopy, qemu-io,
 //	                    qemu-img, qemu-nbd, nbdkit; who is refused; a reload
+//	statuspage_test.go  the status page in Chromium, live under load; TMEMD_PICTURES=DIR keeps
+//	                    the pictures
+//	promtool_test.go    metrics, rules with their tests, and the dashboard's queries, by promtool
 //	activation_test.go  sockets of a service manager; no descriptors left
 //	signal_test.go      SIGKILL and what the next start says; a lost terminal or log
 //	loopdevice_test.go  storage on a block device

@@ -21,8 +21,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tmemd/tmemd/backends/pagemap"
 	"github.com/tmemd/tmemd/deploy/corpus"
-	"github.com/tmemd/tmemd/pagemap"
 )
 
 // mostOff is how far tmemctl estimate may be off zram's own ratio.

@@ -17,11 +17,11 @@ import (
 	"time"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/pagelock"
 	"github.com/tmemd/tmemd/backends/sharedmem"
 	"github.com/tmemd/tmemd/backends/zcache"
 	"github.com/tmemd/tmemd/deploy/corpus"
 	"github.com/tmemd/tmemd/frontswap"
-	"github.com/tmemd/tmemd/pagelock"
 	"github.com/tmemd/tmemd/tier"
 )
 

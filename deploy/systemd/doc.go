@@ -5,12 +5,16 @@
 //	tmem-swap@.service         swap on a device, to the daemon on this host
 //	tmem-swap-remote@.service  swap on a device, to a daemon on another host
 //	tmemd.sysusers             the daemon's user, for /usr/lib/sysusers.d/tmemd.conf
+//	tmemd.tmpfiles             a folder for sockets that others may connect to, for /usr/lib/tmpfiles.d/tmemd.conf
 //
 // # How to install them
+//
+// The Debian package does it (`make deb`). By hand:
 //
 //	install -m 755 bin/tmemd bin/tmemctl /usr/bin/
 //	install -m 644 deploy/systemd/*.service /etc/systemd/system/
 //	install -m 644 deploy/systemd/tmemd.sysusers /usr/lib/sysusers.d/tmemd.conf && systemd-sysusers
+//	install -m 644 deploy/systemd/tmemd.tmpfiles /usr/lib/tmpfiles.d/tmemd.conf && systemd-tmpfiles --create tmemd.conf
 //	systemctl daemon-reload
 //	systemctl enable --now tmemd.service tmem-swap@nbd0.service
 //

@@ -57,6 +57,10 @@ type disk struct {
 	SuccGets    uint64 `json:"succ_gets"`
 	FailedGets  uint64 `json:"failed_gets"`
 	Invalidates uint64 `json:"invalidates"`
+	Storage     struct {
+		PagesRead    uint64 `json:"pages_read"`
+		PagesWritten uint64 `json:"pages_written"`
+	} `json:"storage"`
 }
 
 type export struct {
@@ -222,14 +226,23 @@ func (d *daemon) kill() {
 // tmemctl runs the operator's command and returns what it printed.
 func (d *daemon) tmemctl(ctx context.Context, args ...string) []byte {
 	d.t.Helper()
+	output, err := d.run(ctx, args...)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return output
+}
+
+// run is tmemctl for others than the test's own goroutine.
+func (d *daemon) run(ctx context.Context, args ...string) ([]byte, error) {
 	var errors strings.Builder
 	command := exec.CommandContext(ctx, d.ctl, append([]string{"--state-dir", d.stateDir, "--json"}, args...)...)
 	command.Stderr = &errors
 	output, err := command.Output()
 	if err != nil {
-		d.t.Fatalf("tmemctl %q: %v: %s%s", args, err, output, &errors)
+		return nil, fmt.Errorf("tmemctl %q: %w: %s%s", args, err, output, &errors)
 	}
-	return output
+	return output, nil
 }
 
 func (d *daemon) status(ctx context.Context) status {

@@ -19,8 +19,11 @@ done
 run busybox ip link set lo up
 run busybox ip address add 10.0.2.15/24 dev eth0
 run busybox ip link set eth0 up
-run /sbin/nbd-client 10.0.2.2 "$nbd_port" /dev/nbd0 -N "$disk" -b 4096 -C 2
-run busybox mount -t ext4 /dev/nbd0 /mnt
+case "$attach" in
+agent) run /bin/tmemctl attach /dev/nbd0 --server "tcp://10.0.2.2:$nbd_port" --export "$disk" --no-swap --timeout 5s --detach ;;
+*) run /sbin/nbd-client 10.0.2.2 "$nbd_port" /dev/nbd0 -N "$disk" -b 4096 -C 2 ;;
+esac
+run busybox mount -t ext4 -o noatime /dev/nbd0 /mnt
 
 # The hash of the names and contents of all files.
 hash() {
@@ -59,13 +62,28 @@ work() {
 	echo "result: at the end $(hash)"
 }
 
+# The disk is the root from here on: root.sh goes on as process 1. What is in memory now is given back.
 boot() {
-	echo "result: booted $(hash)"
-	echo "$boot" >"/mnt/boot-$boot" # /mnt is the machine's own, the base is not
+	run busybox umount /sys
+	run busybox umount /proc
+	run busybox umount /dev
+	exec busybox switch_root /mnt /sbin/init
 }
 
 "$scenario"
-run busybox umount /mnt
-run /sbin/nbd-client -d /dev/nbd0
+case "$attach" in
+agent)
+	case "$(/bin/tmemctl detach /dev/nbd0 2>&1)" in
+	*"umount it first"*) ;;
+	*) echo "result: a disk that is mounted was not refused to be detached" ;;
+	esac
+	run busybox umount /mnt
+	run /bin/tmemctl detach /dev/nbd0
+	;;
+*)
+	run busybox umount /mnt
+	run /sbin/nbd-client -d /dev/nbd0
+	;;
+esac
 echo "result: done"
 busybox poweroff -f

@@ -7,7 +7,6 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path"
@@ -22,50 +21,72 @@ import (
 //go:embed disk.sh
 var diskScript []byte
 
+//go:embed root.sh
+var rootScript []byte
+
 const diskMiB = 64
 
 // TestDiskUnderBackends: a guest untars, hashes, rewrites and deletes on an ext4 file system on a disk, reading it back from
-// the device again and again. With backends loaded, replaced, squeezed and unloaded meanwhile it finds the same as without any.
+// the device again and again. With backends loaded, replaced, squeezed to nearly nothing and unloaded meanwhile it finds the same as
+// without any; and again with backends that lose single pages, or all, and take some, or none, and a tmemd that is killed, and
+// tmemctl attach --no-swap to look after the device.
 func TestDiskUnderBackends(t *testing.T) {
 	for _, series := range firstKernel() {
 		t.Run("linux-"+series, func(t *testing.T) {
 			s := newDiskScenario(t, series)
-			s.format("plain.img")
-			s.format("cached.img")
-			s.serve(fmt.Sprintf("[[disk]]\nname = \"plain\"\npath = %q\n[[disk]]\nname = \"cached\"\npath = %q\n",
-				s.path("plain.img"), s.path("cached.img")))
-			want := s.boot("work", "plain", 0)
-
-			ctx, stop := context.WithCancel(s.ctx)
-			operated := make(chan int)
-			go func() { operated <- s.operate(ctx) }()
-			got := s.boot("work", "cached", 0)
-			stop()
-			if n := <-operated; n < 10 {
-				t.Errorf("only %d operations happened meanwhile", n)
+			images := []string{"plain", "cached", "faulty"}
+			var disks strings.Builder
+			for _, name := range images {
+				s.format(name + ".img")
+				fmt.Fprintf(&disks, "[[disk]]\nname = %q\npath = %q\n", name, s.path(name+".img"))
 			}
-			if !slices.Equal(got, want) || len(want) < 8 {
-				t.Errorf("with backends the guest says\n%s\nand without\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-			}
-			d := s.disk("cached")
-			t.Logf("the disk was asked for %d pages, %d of them cached, and %d were written", d.SuccGets+d.FailedGets, d.SuccGets, d.Invalidates)
-			if d.SuccGets == 0 || d.Invalidates == 0 {
-				t.Errorf("the cache was not used: %+v", d)
-			}
+			s.serve(disks.String())
+			want := s.boot("work", "plain", "nbd-client", 0)
+			s.bootWhile("cached", "nbd-client", want, s.operator("cached").operate)
 			s.daemon.stop()
-			s.check("plain.img")
-			s.check("cached.img")
+			// Rules before a backend take away its way without waiting, so only now.
+			s.daemon.args = append(s.daemon.args, "--allow-faults")
+			s.daemon.start(s.ctx)
+			s.bootWhile("faulty", "agent", want, s.operator("faulty").lose)
+			s.daemon.stop()
+			for _, name := range images {
+				s.check(name + ".img")
+			}
 		})
 	}
 }
 
-// TestBootFromOverlay: a guest starts twice from an overlay over a base, and another one from another overlay: what the
-// first read is cached for all.
+// bootWhile boots a machine while somebody operates backends. It has to find what it finds without any.
+func (s *diskScenario) bootWhile(name, attach string, want []string, operate func(ctx context.Context) (operations int)) {
+	s.Helper()
+	ctx, stop := context.WithCancel(s.ctx)
+	operated := make(chan int)
+	go func() {
+		defer close(operated) // none, if it gave up
+		operated <- operate(ctx)
+	}()
+	got := s.boot("work", name, attach, 0)
+	stop()
+	if n := <-operated; n < 10 {
+		s.Errorf("only %d operations happened meanwhile", n)
+	}
+	if !slices.Equal(got, want) || len(want) < 8 {
+		s.Errorf("with backends the guest says\n%s\nand without\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	d := s.disk(name)
+	s.Logf("disk %s was asked for %d pages, %d of them cached, and %d were written", name, d.SuccGets+d.FailedGets, d.SuccGets, d.Invalidates)
+	if d.FailedGets == 0 || d.Invalidates == 0 {
+		s.Errorf("the disk was not used: %+v", d)
+	}
+}
+
+// TestBootFromOverlay: a guest has its root on an overlay over a base, and starts from it twice; another one starts from another
+// overlay. What the first read is cached for all, and each finds what it wrote itself, and nothing else.
 func TestBootFromOverlay(t *testing.T) {
 	for _, series := range firstKernel() {
 		t.Run("linux-"+series, func(t *testing.T) {
 			s := newDiskScenario(t, series)
-			s.format("base.img", "-d", s.tree)
+			s.format("base.img", "-d", s.root())
 			base, err := os.ReadFile(s.path("base.img"))
 			if err != nil {
 				t.Fatal(err)
@@ -74,20 +95,25 @@ func TestBootFromOverlay(t *testing.T) {
 				"[[disk]]\nname = \"one\"\npath = %q\nbase = \"base\"\n[[disk]]\nname = \"two\"\npath = %q\nbase = \"base\"\n",
 				s.path("base.img"), s.path("one.overlay"), s.path("two.overlay")))
 			s.daemon.load(s.ctx, "64MiB")
-			first := s.boot("boot", "one", 1)
-			cold := s.disk("base")
-			s.boot("boot", "one", 2)
-			again := s.disk("base")
-			if other := s.boot("boot", "two", 1); !slices.Equal(other, first) {
+
+			first, cold := s.bootFrom("one", 1)
+			second, warm := s.bootFrom("one", 2)
+			other, shared := s.bootFrom("two", 1)
+			t.Logf("pages from the cache and from storage: %v in the first boot, %v in the second, %v in that of the other machine", cold, warm, shared)
+			for boot, c := range map[string]diskReads{"second": warm, "other machine's": shared} {
+				if c.storage*10 >= cold.storage || c.cache == 0 {
+					t.Errorf("the %s boot was not mostly served from the cache", boot)
+				}
+			}
+			if !slices.Equal(other, first) {
 				t.Errorf("one overlay says\n%s\nand another\n%s", strings.Join(first, "\n"), strings.Join(other, "\n"))
 			}
-			other := s.disk("base")
-			for boot, d := range map[string][2]disk{"second": {cold, again}, "other machine's": {again, other}} {
-				hits, misses := d[1].SuccGets-d[0].SuccGets, d[1].FailedGets-d[0].FailedGets
-				t.Logf("the %s boot got %d pages of the base from the cache and %d from storage; the first one %d from storage",
-					boot, hits, misses, cold.FailedGets)
-				if hits < 9*misses {
-					t.Errorf("the %s boot was not mostly served from the cache", boot)
+			for line, want := range map[string]string{
+				"result: root is": "/dev/nbd0 ext4", "result: tree": resultOf(t, first, "result: tree"),
+				"result: boots before:": "1", "result: state before:": resultOf(t, first, "result: state after:"),
+			} {
+				if got := resultOf(t, second, line); got != want {
+					t.Errorf("%s %q at the second boot, want %q", line, got, want)
 				}
 			}
 			s.daemon.stop()
@@ -96,6 +122,58 @@ func TestBootFromOverlay(t *testing.T) {
 			}
 		})
 	}
+}
+
+// root makes the folder of a small system: busybox, the script that is its process 1, and files to read and to write.
+func (s *diskScenario) root() (folder string) {
+	s.Helper()
+	folder = s.path("root")
+	busybox, err := findTool("busybox")
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, name := range []string{"bin", "sbin", "dev", "proc", "var/boots"} {
+		if err := os.MkdirAll(filepath.Join(folder, name), 0o755); err != nil {
+			s.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(folder, "sbin", "init"), rootScript, 0o755); err != nil {
+		s.Fatal(err)
+	}
+	s.tool("", "cp", busybox, filepath.Join(folder, "bin", "busybox"))
+	s.tool("", "cp", s.path("tree.tar"), filepath.Join(folder, "var", "state"))
+	s.tool("", "cp", "-r", s.tree, filepath.Join(folder, "tree"))
+	return folder
+}
+
+// diskReads is how many pages came from where.
+type diskReads struct{ cache, storage uint64 }
+
+// bootFrom boots a machine from an overlay over the base, and says what it read.
+func (s *diskScenario) bootFrom(name string, boot int) (results []string, reads diskReads) {
+	s.Helper()
+	count := func() (n diskReads) {
+		for _, d := range []disk{s.disk("base"), s.disk(name)} {
+			n.cache, n.storage = n.cache+d.SuccGets, n.storage+d.Storage.PagesRead
+		}
+		return n
+	}
+	before := count()
+	results = s.boot("boot", name, "nbd-client", boot)
+	after := count()
+	return results, diskReads{after.cache - before.cache, after.storage - before.storage}
+}
+
+// resultOf is what a guest said about something.
+func resultOf(t *testing.T, results []string, about string) string {
+	t.Helper()
+	for _, line := range results {
+		if rest, found := strings.CutPrefix(line, about); found {
+			return strings.TrimSpace(rest)
+		}
+	}
+	t.Fatalf("the guest does not say %q in\n%s", about, strings.Join(results, "\n"))
+	return ""
 }
 
 // diskScenario is a tmemd with disks, and machines that use them one after the other.
@@ -166,6 +244,11 @@ func (s *diskScenario) build() {
 	for _, module := range s.kernel.Modules { // ext4 is in the kernel itself
 		add(path.Join("modules", filepath.Base(module)), module)
 	}
+	ctl := s.path("tmemctl")
+	if err := BuildProgram(s.ctx, "github.com/tmemd/tmemd/cmd/tmemctl", ctl); err != nil {
+		s.Fatal(err)
+	}
+	add("bin/tmemctl", ctl)
 	if err := contents.addTool(s.ctx, "nbd-client"); err != nil {
 		s.Fatal(err)
 	}
@@ -220,7 +303,7 @@ func (s *diskScenario) disk(name string) disk {
 }
 
 // boot runs a machine to its end, and returns its results.
-func (s *diskScenario) boot(scenario, disk string, boot int) (results []string) {
+func (s *diskScenario) boot(scenario, disk, attach string, boot int) (results []string) {
 	s.Helper()
 	qemu, err := findTool("qemu-system-x86_64")
 	if err != nil {
@@ -229,7 +312,7 @@ func (s *diskScenario) boot(scenario, disk string, boot int) (results []string) 
 	parameters := []string{
 		"console=ttyS0", "quiet", "oops=panic", "panic=-1", "mitigations=off", "nokaslr", "no_timer_check", "tsc=unstable",
 		"clocksource=hpet", "random.trust_cpu=on",
-		fmt.Sprintf("nbd_port=%d", s.daemon.port(s.ctx)), "disk=" + disk, "scenario=" + scenario, fmt.Sprint("boot=", boot),
+		fmt.Sprintf("nbd_port=%d", s.daemon.port(s.ctx)), "disk=" + disk, "attach=" + attach, "scenario=" + scenario, fmt.Sprint("boot=", boot),
 	}
 	command := exec.CommandContext(s.ctx, qemu,
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-accel", "tcg,thread=multi,tb-size=128", "-smp", "2",
@@ -249,46 +332,4 @@ func (s *diskScenario) boot(scenario, disk string, boot int) (results []string) 
 		s.Fatalf("the guest did not come to a good end:\n%s", output)
 	}
 	return results
-}
-
-// operate loads, squeezes, replaces, freezes and unloads backends until it is told to stop, and counts.
-func (s *diskScenario) operate(ctx context.Context) (operations int) {
-	random := rand.New(rand.NewPCG(1, 2))
-	loaded := ""
-	tmemctl := func(args ...string) {
-		command := exec.Command(s.daemon.ctl, append([]string{"--state-dir", s.daemon.stateDir}, args...)...)
-		if printed, err := command.CombinedOutput(); err != nil {
-			s.Errorf("tmemctl %q: %v: %s", args, err, printed)
-		}
-		operations++
-	}
-	for n := 0; ctx.Err() == nil; n++ {
-		name := fmt.Sprint("cache", n)
-		switch {
-		case loaded == "":
-			tmemctl("backend", "load", "zcache", "--name", name, "--size", "48MiB")
-			loaded = name
-		default:
-			switch random.IntN(6) {
-			case 0:
-				tmemctl("backend", "unload", loaded)
-				loaded = ""
-			case 1:
-				tmemctl("backend", "replace", loaded, "--with", "zcache", "--name", name, "--size", "48MiB")
-				loaded = name
-			case 2:
-				tmemctl("backend", "freeze", loaded)
-				tmemctl("backend", "thaw", loaded)
-			case 3:
-				tmemctl("disk", "set", "cached", "mode="+[]string{"inclusive", "exclusive"}[random.IntN(2)])
-			default:
-				tmemctl("backend", "set", loaded, fmt.Sprintf("max_pool=%dMiB", 1+random.IntN(40)))
-			}
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Duration(random.IntN(400)) * time.Millisecond):
-		}
-	}
-	return operations
 }

@@ -33,9 +33,15 @@
 // no host has any.
 //
 // Two more are about disks. A guest untars, hashes, rewrites and deletes on an ext4 file system, and reads it back from the
-// device again and again, while backends are loaded, replaced, squeezed, frozen and unloaded; it finds the same as in a run
-// without any, and e2fsck finds nothing. Guests start from overlays over one base: the second boot, and another guest's, read
-// the base from the cache.
+// device again and again, while backends are loaded, replaced, frozen and unloaded, squeezed to 1 MiB, the least that there may be,
+// and given room; and once more with backends that lose single pages, or every one, and take some, or none, while tmemd is killed
+// and started again, the device attached by tmemctl --no-swap. It finds the same as in a run without any, and e2fsck finds nothing. Guests have their root on overlays over one base: the initramfs attaches the
+// overlay and switches to it. The second boot from one, and another guest's from another, read from storage less than a
+// tenth of what the first boot did.
+//
+// A last one is a new user: a machine with Debian and systemd on its disk, made of packages that are installed here, types what README.md
+// says, from a fresh clone and from the Debian package, to swap that is in use. The units do there what they say: the daemon is ready when
+// systemctl returns, every protection is in place, and the package is not removed under swap.
 //
 // # What runs where
 //
@@ -47,6 +53,7 @@
 //	TestSwapThroughInterruptions    the first named, 6.1  each kernel
 //	TestSwapToOwnHost               the last named, 6.12  each kernel
 //	TestSwapToOtherHosts            the last named, 6.12  each kernel
+//	TestReadme                      the last named, 6.12  each kernel
 //
 // The first two have their kernels side by side, the others have the test machine for themselves.
 //

@@ -71,6 +71,9 @@ func Open(c Config) (*Device, error) {
 	return d, nil
 }
 
+// ID is the number that backends know its own pages by.
+func (d *Device) ID() uint32 { return d.own.pool.ID() }
+
 // Size is the length in bytes. The error is always nil.
 func (d *Device) Size() (int64, error) { return d.size(), nil }
 

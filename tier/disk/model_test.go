@@ -23,7 +23,17 @@ const modelPages = 300
 
 // TestModel compares a device with a byte slice, while its cache forgets any part of
 // itself at any moment, backends come and go, processes are killed, and the power is cut.
-func TestModel(t *testing.T) { testModel(t, newPlain) }
+func TestModel(t *testing.T) { testModel(t, newPlain, newMap) }
+
+// TestModelRamster is TestModel with other hosts' memory, whose donors forget and are cut off.
+func TestModelRamster(t *testing.T) {
+	fetched := uint64(0)
+	testModel(t, newPlain, func(int) forgetful { return newRamster(t, &fetched) })
+	if fetched == 0 {
+		t.Error("no page came from a donor")
+	}
+	t.Logf("%d pages came from donors", fetched)
+}
 
 // modelled is what is modelled: a disk, or an overlay.
 type modelled interface {
@@ -46,7 +56,7 @@ func (p plain) open(_ *rapid.T, c *cleancache.Cleancache, image *volatile) *Devi
 	return open(p.T, c, image, false)
 }
 
-func testModel(t *testing.T, newModelled func(*testing.T, *cleancache.Cleancache) modelled) {
+func testModel(t *testing.T, newModelled func(*testing.T, *cleancache.Cleancache) modelled, newBackend func(limit int) forgetful) {
 	rapid.Check(t, func(rt *rapid.T) {
 		c := cleancache.New(quiet())
 		m := newModelled(t, c)
@@ -62,11 +72,11 @@ func testModel(t *testing.T, newModelled func(*testing.T, *cleancache.Cleancache
 				changed[sector] = append(changed[sector], bytes.Clone(mirror[sector*512:][:512]))
 			}
 		}
-		var loaded []*backendtest.Map
+		var loaded []forgetful
 		follow := func() {
 			var named []backends.Named
 			for i, b := range loaded {
-				named = append(named, backends.Named{Name: fmt.Sprint(i), Backend: b})
+				named = append(named, backends.Named{Name: fmt.Sprint(i), Backend: b.Backend})
 			}
 			c.Follow(named)
 		}
@@ -74,8 +84,8 @@ func testModel(t *testing.T, newModelled func(*testing.T, *cleancache.Cleancache
 			b := loaded[i]
 			loaded = append(loaded[:i:i], loaded[i+1:]...)
 			follow()
-			c.Leave(b)
-			if err := errors.Join(b.Close(), b.Misuse()); err != nil {
+			c.Leave(b.Backend)
+			if err := errors.Join(b.Close(), b.end()); err != nil {
 				rt.Fatal(err)
 			}
 		}
@@ -139,12 +149,12 @@ func testModel(t *testing.T, newModelled func(*testing.T, *cleancache.Cleancache
 			"forget": func(rt *rapid.T) {
 				mask := rapid.Uint64().Draw(rt, "which")
 				for _, b := range loaded {
-					b.Drop(func(key backends.Key) bool { return mask>>(key.Page%64)&1 == 1 })
+					b.forget(mask)
 				}
 			},
 			"load": func(rt *rapid.T) {
 				if len(loaded) < 3 {
-					loaded = append(loaded, &backendtest.Map{Limit: rapid.IntRange(0, 200).Draw(rt, "limit")})
+					loaded = append(loaded, newBackend(rapid.IntRange(0, 200).Draw(rt, "limit")))
 					follow()
 				}
 			},

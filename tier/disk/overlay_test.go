@@ -111,7 +111,7 @@ func TestOverlayModel(t *testing.T) {
 			t.Fatal(err)
 		}
 		return &overlaid{t: t, base: base}
-	})
+	}, newMap)
 }
 
 // TestClones: overlays over one base share its cached pages, and nothing else.

@@ -104,7 +104,7 @@ func (d *Donor) claim(p *pool) {
 			p.table.Delete(page) // only damage gets here
 			return true
 		}
-		p.client.slots.Add(d.arena.SlotSize(len(o.Data)))
+		d.charge(p, d.arena.SlotSize(len(o.Data)))
 		p.client.pages[p.kind].Add(1)
 		return true
 	})

@@ -13,7 +13,10 @@ type client struct {
 	quota  atomic.Int64 // 0 while there is no grant
 	weight atomic.Int64
 
-	slots  atomic.Int64 // bytes of its objects' slots
+	slots atomic.Int64 // bytes of its objects' slots
+
+	droppable atomic.Int64 // of these, of its ephemeral pages
+
 	nodes  atomic.Int64 // bytes of its tables' nodes
 	pages  [2]atomic.Int64
 	target atomic.Int64 // what its use is to come down to; noTarget

@@ -45,7 +45,7 @@
 //	    change of epoch, by Forget, or by damage: never for want of memory.
 //	D4  When memory is short, ephemeral pages go first: of the client that uses most for
 //	    its weight, those first that were not fetched since the clock last passed. Then
-//	    PUT is FULL. Then, if a limit was lowered, owners are asked to take pages back
+//	    PUT is FULL. What they have counts as free in STATS. Then, if a limit was lowered, owners are asked to take pages back
 //	    (STATS, and a flag in each reply): those furthest above their share first, down
 //	    to where all use as much for their weight. A client that is asked to take pages
 //	    back cannot store more meanwhile.

@@ -54,6 +54,7 @@ type Donor struct {
 
 	requests     [wire.Stats + 1][wire.Bad + 1]atomic.Uint64
 	evicted      atomic.Uint64
+	droppable    atomic.Int64 // bytes of slots of ephemeral pages
 	compacted    atomic.Uint64
 	corrupt      atomic.Uint64
 	denied       atomic.Uint64

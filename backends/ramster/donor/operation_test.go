@@ -291,6 +291,19 @@ func TestCounts(t *testing.T) {
 	if room.Quota != 1<<30 || room.Foreign != 0 || room.Weight != 1 || room.Wanted != 0 || a.Flags != 0 || room.Free == 0 || room.Free > 16<<20 {
 		t.Errorf("%+v, flags %d", room, a.Flags)
 	}
+	free := room.Free
+	for page := range uint64(100) {
+		p.put(t, dropped, page, 1, sealed(page, 1))
+	}
+	if room, _ := p.room(t); room.Pages != 200 || free-room.Free > 2*4096 { // but for the nodes of an index
+		t.Errorf("%d pages, %d bytes free, %d before pages that may be dropped came", room.Pages, room.Free, free)
+	}
+	for page := range uint64(100) {
+		p.get(t, dropped, page, wire.Exclusive)
+	}
+	if got := pl.donor.droppable.Load() + pl.donor.clients["a"].droppable.Load(); got != 0 {
+		t.Errorf("%d bytes can be dropped where nothing is", got)
+	}
 	if s.Requests[wire.Put][wire.OK] != 100 || s.Requests[wire.Get][wire.None] != 1 || s.Requests[wire.Hello][wire.OK] != 1 || s.Sessions != 1 || s.Pools != 2 {
 		t.Errorf("%+v", s)
 	}

@@ -68,7 +68,7 @@ func (d *Donor) release(p *pool, page uint64, ref arena.Ref) {
 		return // damage: another page's
 	}
 	if d.arena.Free(ref) {
-		p.client.slots.Add(-size)
+		d.charge(p, -size)
 	}
 }
 
@@ -153,7 +153,7 @@ func (d *Donor) tryPut(p *pool, page, generation uint64, data []byte, last bool)
 	}
 	// From here on the new version is the one that counts, here and, as it is the
 	// newer one, for a process that takes over.
-	p.client.slots.Add(size)
+	d.charge(p, size)
 	if has {
 		d.release(p, page, refOf(word))
 	} else {

@@ -90,7 +90,7 @@ func (d *Donor) destroy(p *pool) {
 	p.table.Range(0, func(_, word uint64) bool {
 		size := d.sizeOf(refOf(word))
 		if d.arena.Free(refOf(word)) {
-			p.client.slots.Add(-size)
+			d.charge(p, -size)
 		}
 		p.client.pages[p.kind].Add(-1)
 		return true
@@ -101,6 +101,15 @@ func (d *Donor) destroy(p *pool) {
 	p.client.pools--
 	d.mu.Unlock()
 	d.askRoom()
+}
+
+// charge has the pool's client pay for so many bytes of slots.
+func (d *Donor) charge(p *pool, size int64) {
+	p.client.slots.Add(size)
+	if p.kind == ephemeral {
+		p.client.droppable.Add(size)
+		d.droppable.Add(size)
+	}
 }
 
 // sizeOf is the bytes of an object's slot, 0 if its header is damaged.

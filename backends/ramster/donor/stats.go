@@ -93,7 +93,8 @@ func (d *Donor) sessionsOfLocked(c *client) (n int) {
 	return n
 }
 
-// roomOf is the account that an owner gets.
+// roomOf is the account that an owner gets. What ephemeral pages have is free: a put that
+// needs it gets it.
 func (d *Donor) roomOf(c *client) wire.Room {
 	all, used := d.arena.Used()+d.index.Used(), c.used()
 	quota := max(0, c.quota.Load())
@@ -101,7 +102,7 @@ func (d *Donor) roomOf(c *client) wire.Room {
 		Quota:   uint64(quota),
 		Used:    uint64(max(0, used)),
 		Pages:   uint64(max(0, c.pages[persistent].Load()+c.pages[ephemeral].Load())),
-		Free:    uint64(max(0, min(c.allowed()-used, d.limit.Load()-all))),
+		Free:    uint64(max(0, min(c.allowed()-used+c.droppable.Load(), d.limit.Load()-all+d.droppable.Load()))),
 		Wanted:  uint64(c.wanted()),
 		Frozen:  d.frozen.Load(),
 		Foreign: uint64(max(0, all-used)),

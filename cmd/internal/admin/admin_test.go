@@ -24,9 +24,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeService has one backend, zcache, whose unload the test drives.
 type fakeService struct {
-	mu     sync.Mutex
-	loaded []LoadRequest
-	unload *fakeUnload
+	ClientService
+	mu      sync.Mutex
+	loaded  []LoadRequest
+	unload  *fakeUnload
+	journal *fakeJournal
 }
 
 type fakeUnload struct {

@@ -66,18 +66,6 @@ func (c *Client) SetExport(ctx context.Context, name string, settings ExportSett
 	return e, err
 }
 
-// Disks asks for the disks.
-func (c *Client) Disks(ctx context.Context) (d []Disk, err error) {
-	err = c.ask(ctx, http.MethodGet, "/v1/disks", nil, &d)
-	return d, err
-}
-
-// SetDisk changes a disk.
-func (c *Client) SetDisk(ctx context.Context, name string, settings DiskSettings) (d Disk, err error) {
-	err = c.ask(ctx, http.MethodPatch, "/v1/disks/"+url.PathEscape(name), settings, &d)
-	return d, err
-}
-
 // CreateExport makes an export.
 func (c *Client) CreateExport(ctx context.Context, request CreateRequest) (e Export, err error) {
 	err = c.ask(ctx, http.MethodPost, "/v1/exports", request, &e)
@@ -268,6 +256,11 @@ func (c *Client) send(ctx context.Context, method, path string, request any) (*h
 	if err != nil {
 		return nil, fmt.Errorf("make the request: %w", err)
 	}
+	return c.answered(r)
+}
+
+// answered is send of a request that is made.
+func (c *Client) answered(r *http.Request) (*http.Response, error) {
 	response, err := c.http.Do(r)
 	if err != nil {
 		return nil, c.explain(err)
@@ -280,10 +273,20 @@ func (c *Client) send(ctx context.Context, method, path string, request any) (*h
 	if err := json.NewDecoder(io.LimitReader(response.Body, maxRequest)).Decode(&told); err != nil || told.Message == "" {
 		return nil, fmt.Errorf("the daemon answered %s", response.Status)
 	}
-	if response.StatusCode == http.StatusBadRequest {
-		return nil, cli.Misuse(told.Hint, "%s", told.Message)
+	return nil, told.report(response.StatusCode == http.StatusBadRequest)
+}
+
+// report makes an error for a human of what the daemon said.
+func (e *Error) report(misuse bool) error {
+	var first error = &cli.Error{Problem: e.Message, Excerpt: e.Excerpt, Hint: e.Hint, Usage: misuse}
+	if len(e.More) == 0 {
+		return first
 	}
-	return nil, cli.Failure(told.Hint, "%s", told.Message)
+	all := []error{first}
+	for _, more := range e.More {
+		all = append(all, more.report(misuse))
+	}
+	return errors.Join(all...)
 }
 
 // explain tells apart the ways in which a daemon is not there.

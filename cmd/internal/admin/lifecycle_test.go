@@ -182,23 +182,3 @@ func TestFaults(t *testing.T) {
 		t.Errorf("SetFaults = %+v, %v", got, err)
 	}
 }
-
-func (s *fakeService) Disks() []Disk {
-	return []Disk{{Name: "root", SizeBytes: 1 << 30, Mode: "inclusive", SuccGets: 7, Backends: map[string]int64{"zcache": 5}}}
-}
-
-func (s *fakeService) SetDisk(name string, settings DiskSettings) (Disk, error) {
-	return Disk{Name: name, Mode: settings.Mode}, nil
-}
-
-func TestDisks(t *testing.T) {
-	c := startClient(t, &fakeService{})
-	disks, err := c.Disks(context.Background())
-	if err != nil || len(disks) != 1 || disks[0].SuccGets != 7 || disks[0].Backends["zcache"] != 5 {
-		t.Errorf("Disks = %+v, %v", disks, err)
-	}
-	d, err := c.SetDisk(context.Background(), "a/b", DiskSettings{Mode: "exclusive"})
-	if err != nil || d.Name != "a/b" || d.Mode != "exclusive" {
-		t.Errorf("SetDisk = %+v, %v", d, err)
-	}
-}

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -15,6 +17,8 @@ import (
 // goroutines. Errors that are an [Error] reach the client as they are, others
 // with status 500.
 type Service interface {
+	ClientService
+
 	Status() Status
 	Exports() []Export
 	Backends() []Backend
@@ -32,9 +36,10 @@ type Service interface {
 	Lent() (Lent, error)
 	SetLent(LentSettings) (Lent, error)
 
-	// Disks lists the disks. SetDisk changes one and returns it.
-	Disks() []Disk
-	SetDisk(name string, settings DiskSettings) (Disk, error)
+	// Journal is what is kept of the log.
+	Journal() Journal
+
+	DiskService
 
 	// SetExport changes an export and returns it.
 	SetExport(name string, settings ExportSettings) (Export, error)
@@ -47,6 +52,15 @@ type Service interface {
 
 	// DeleteExport deletes an export that no client uses, with its pages.
 	DeleteExport(name string, removeStorage bool) error
+
+	// SaveExport writes an export to the file that a client keeps. RestoreExport makes an
+	// export of one, or fills an empty one, and returns it: whole, or not at all.
+	SaveExport(ctx context.Context, name string, to io.Writer) error
+	RestoreExport(ctx context.Context, into CreateRequest, from io.Reader) (Export, error)
+
+	// MoveExport moves an export to another daemon while it is used, and tells how far it
+	// is. The end of ctx ends it, and the export is as it was.
+	MoveExport(ctx context.Context, name string, r MoveExportRequest, report func(ExportMove)) (ExportMove, error)
 
 	// Load loads a backend and returns it.
 	Load(LoadRequest) (Backend, error)
@@ -100,18 +114,16 @@ type Server struct {
 	service Service
 	log     *slog.Logger
 	http    *http.Server
+	ending  chan struct{} // closed when Close begins: who follows the log is not waited for
 }
 
 // NewServer returns a server for the service. Serve runs it.
 func NewServer(service Service, log *slog.Logger) *Server {
-	s := &Server{service: service, log: log}
+	s := &Server{service: service, log: log, ending: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, service.Status()) })
 	mux.HandleFunc("GET /v1/exports", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, service.Exports()) })
-	mux.HandleFunc("GET /v1/disks", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, service.Disks()) })
-	mux.HandleFunc("PATCH /v1/disks/{name}", func(w http.ResponseWriter, r *http.Request) {
-		serve(s, w, r, http.StatusOK, func(d DiskSettings) (Disk, error) { return s.service.SetDisk(r.PathValue("name"), d) })
-	})
+	s.handleDisks(mux)
 	mux.HandleFunc("GET /v1/backends", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, service.Backends()) })
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {
 		told, err := service.Reload()
@@ -125,6 +137,9 @@ func NewServer(service Service, log *slog.Logger) *Server {
 	mux.HandleFunc("POST /v1/upgrade", func(w http.ResponseWriter, _ *http.Request) { s.refuse(w, service.Upgrade()) })
 	s.handleLifecycle(mux)
 	s.handleMemory(mux)
+	s.handleLog(mux)
+	s.handleTransfers(mux)
+	s.handleClients(mux)
 	mux.HandleFunc("POST /v1/exports", func(w http.ResponseWriter, r *http.Request) {
 		serve(s, w, r, http.StatusCreated, s.service.CreateExport)
 	})
@@ -157,13 +172,14 @@ func NewServer(service Service, log *slog.Logger) *Server {
 		})
 	})
 	s.http = &http.Server{
-		Handler:           http.MaxBytesHandler(mux, maxRequest),
+		Handler:           limited(mux),
 		ReadHeaderTimeout: requestTimeout,
 		ReadTimeout:       requestTimeout,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    maxRequest,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	s.http.RegisterOnShutdown(sync.OnceFunc(func() { close(s.ending) }))
 	return s
 }
 

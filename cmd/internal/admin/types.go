@@ -44,6 +44,18 @@ type Reloaded struct {
 	Ramster     *TLS     `json:"ramster,omitempty"` // of the way to donors
 	Donor       *TLS     `json:"donor,omitempty"`   // of the memory that is lent
 	DonorsFiles []string `json:"donors_files,omitempty"`
+
+	File    string   `json:"file,omitempty"` // the configuration file, if there is one
+	Applied []Change `json:"applied,omitempty"`
+	Restart []Change `json:"restart,omitempty"` // what waits for a restart, or is overruled
+}
+
+// Change is a key of the configuration file that says something else now.
+type Change struct {
+	Key  string `json:"key"`
+	Old  string `json:"old"` // empty: the default
+	New  string `json:"new"`
+	Note string `json:"note,omitempty"` // why it was not applied
 }
 
 // Protection is one measure for swap of the daemon's own host.
@@ -57,6 +69,8 @@ type Protection struct {
 // Export is one export.
 type Export struct {
 	Name         string            `json:"name"`
+	Client       string            `json:"client"`     // who it belongs to
+	UsedBytes    uint64            `json:"used_bytes"` // memory of this host that its pages take in backends
 	SizeBytes    int64             `json:"size_bytes"`
 	Clients      int               `json:"clients"`
 	Pages        PagesByOwner      `json:"pages"`
@@ -71,6 +85,8 @@ type Export struct {
 	Writethrough  string `json:"writethrough"`   // off, async or sync
 	PendingBlocks int64  `json:"pending_blocks"` // of 1 MiB, that wait to be looked at for pages to copy
 	RescuedPages  uint64 `json:"rescued_pages"`  // read from storage because their backend failed
+
+	MovedTo string `json:"moved_to,omitempty"` // another daemon has it, and all else here is zero
 }
 
 // Disk is one disk that is served with a cache.
@@ -130,6 +146,7 @@ type Backend struct {
 	LimitBytes      uint64            `json:"limit_bytes"` // of held_bytes, now
 	MaxBytes        uint64            `json:"max_bytes"`   // the limit while the host is not short of memory
 	Stall           float64           `json:"stall"`       // share of the time that tasks of the host waited for memory, 0 to 1
+	Stores          uint64            `json:"stores"`      // pages taken
 	Refused         map[string]uint64 `json:"refused"`     // pages not taken, by reason
 	Moved           map[string]uint64 `json:"moved"`       // what became of pages afterwards, by movement
 	LoadErrors      uint64            `json:"load_errors"`
@@ -208,7 +225,9 @@ type ExportSettings struct {
 // CreateRequest asks for an export to be made.
 type CreateRequest struct {
 	Name         string `json:"name"`
-	Size         string `json:"size"`                   // "8GiB", "100%" of RAM
+	Template     string `json:"template,omitempty"`     // of the configuration: for what is left out here
+	Client       string `json:"client,omitempty"`       // who it belongs to; default: "default"
+	Size         string `json:"size,omitempty"`         // "8GiB", "100%" of RAM
 	Storage      string `json:"storage,omitempty"`      // default: NAME.img in the state folder
 	Writethrough string `json:"writethrough,omitempty"` // default: off
 
@@ -219,6 +238,27 @@ type CreateRequest struct {
 type ResizeRequest struct {
 	Size    string `json:"size"`              // "8GiB", "100%" of RAM
 	Discard bool   `json:"discard,omitempty"` // give up what is beyond a new end
+}
+
+// MoveExportRequest asks for an export to be moved to another daemon.
+type MoveExportRequest struct {
+	To         string `json:"to"`                     // unix:///PATH or tcp://HOST:PORT
+	As         string `json:"as,omitempty"`           // what it is called there; default: the same
+	MaxPauseMS int64  `json:"max_pause_ms,omitempty"` // for which clients may be held back; default 200
+}
+
+// ExportMove is one line of the answer to that: how far it is. Sent and Left count pages.
+type ExportMove struct {
+	Export         string  `json:"export"`
+	To             string  `json:"to"`
+	Round          int     `json:"round"`
+	Sent           uint64  `json:"sent"` // over all rounds, zeros included
+	Left           uint64  `json:"left"` // those that changed meanwhile included
+	PagesPerSecond float64 `json:"pages_per_second"`
+	PauseMS        float64 `json:"pause_ms,omitempty"` // for which clients were held back, in the end
+	Done           bool    `json:"done,omitempty"`     // the last line: it has moved
+	Error          string  `json:"error,omitempty"`    // the last line: it has not
+	Hint           string  `json:"hint,omitempty"`
 }
 
 // DeleteRequest asks for an export to be deleted.
@@ -284,6 +324,9 @@ type Error struct {
 	Status  int    `json:"-"` // the HTTP status
 	Message string `json:"error"`
 	Hint    string `json:"hint,omitempty"`
+
+	Excerpt string   `json:"excerpt,omitempty"` // lines of the file that is wrong
+	More    []*Error `json:"more,omitempty"`    // what is wrong besides
 }
 
 // Error implements error.

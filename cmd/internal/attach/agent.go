@@ -103,15 +103,15 @@ func (a *Attachment) phase(detaching bool) string {
 func (a *Attachment) beginDetach() chan error {
 	a.record.Detaches++
 	a.note(PhaseDetaching, nil)
-	a.log.Info("swapping off", "device", a.record.Device)
-	off, path := make(chan error, 1), a.record.Device
-	go func() { off <- a.host.swapOff(path) }() // Run receives; it ends with no other way out than errDisconnected
-	return off
+	a.log.Info("detaching", "device", a.record.Device)
+	ended, path := make(chan error, 1), a.record.Device
+	go func() { ended <- off(a.host, path) }() // Run receives; it ends with no other way out than errDisconnected
+	return ended
 }
 
 // stayAttached carries on after a swapoff that failed: pages are still there.
 func (a *Attachment) stayAttached(err error) {
-	a.log.Error("could not swap off; the device stays attached", "device", a.record.Device, "error", err)
+	a.log.Error("could not detach; the device stays attached", "device", a.record.Device, "error", err)
 	a.note(PhaseAttached, err)
 }
 

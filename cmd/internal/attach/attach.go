@@ -42,6 +42,7 @@ type Options struct {
 	Priority    int // of the swap area, from 0 to MaxPriority
 	Discard     bool
 	Force       bool // make swap of a device that has other content
+	NoSwap      bool // make no swap of it: it is a disk
 
 	Timeout         time.Duration // whole seconds, at least one
 	DeadConnTimeout time.Duration // whole seconds, at least one
@@ -75,6 +76,10 @@ type host interface {
 	prepare(path string, size uint64, force bool) (did string, err error)
 	swapOn(path string, priority int, discard bool) error
 	swapOff(path string) error
+	// appear waits until a device is in /dev.
+	appear(path string) error
+	// release syncs a device that is no swap; it is refused while the device is mounted.
+	release(path string) error
 	// used is how much of a swap device is in use, in bytes; ok is false if the
 	// kernel does not swap to it.
 	used(path string) (bytes int64, ok bool, err error)
@@ -96,6 +101,8 @@ func (linux) swapOn(path string, priority int, discard bool) error {
 	return swapOn(path, priority, discard)
 }
 func (linux) now() time.Time                        { return time.Now() }
+func (linux) appear(path string) error              { return awaitNode(path) }
+func (linux) release(path string) error             { return release(path) }
 func (linux) swapOff(path string) error             { return swapOff(path) }
 func (linux) used(path string) (int64, bool, error) { return swapUsed("/proc", path) }
 
@@ -148,7 +155,7 @@ func attach(ctx context.Context, o Options, k kernel, h host) (_ *Attachment, er
 	if err := a.configure(); err != nil {
 		return nil, err
 	}
-	return a, a.swap()
+	return a, a.use()
 }
 
 // complete fills in what was left out, and refuses what cannot work.
@@ -201,7 +208,7 @@ func (a *Attachment) configure() error {
 	}
 	a.links = sockets(first)
 	server := first[0].server
-	if err := suitable(server); err != nil {
+	if err := suitable(server, o.NoSwap); err != nil {
 		return err
 	}
 	count := o.Connections
@@ -230,7 +237,7 @@ func (a *Attachment) configure() error {
 		Device: devicePath(a.device.index), Index: a.device.index, PID: os.Getpid(), Started: a.started,
 		Address: o.Address, Server: server, Fenced: first[0].fenced, Session: a.fence.session[:], Generation: a.fence.generation, Backend: a.device.backend,
 		Connections: count, Priority: o.Priority, Discard: o.Discard && server.Flags&flagTrim != 0,
-		Timeout: o.Timeout, DeadConnTimeout: o.DeadConnTimeout, Phase: PhaseAttached,
+		Timeout: o.Timeout, DeadConnTimeout: o.DeadConnTimeout, NoSwap: o.NoSwap, Phase: PhaseAttached,
 	}
 	if !a.record.Fenced {
 		a.log.Warn("the server does not end abandoned connections when asked: after a reconnect a delayed request could undo a newer write")
@@ -238,21 +245,8 @@ func (a *Attachment) configure() error {
 	if server.Identity == "" {
 		a.log.Warn("the server does not say who it is: another one, as large or larger, would be taken for it after a reconnect")
 	}
-	if o.Discard && !a.record.Discard {
+	if o.Discard && !a.record.Discard && !o.NoSwap {
 		a.log.Warn("the server takes no TRIM: it will keep pages that the kernel does not need any more")
-	}
-	return nil
-}
-
-// suitable refuses an export that cannot be swap.
-func suitable(s Server) error {
-	switch {
-	case s.Flags&flagReadOnly != 0:
-		return cli.Failure("attach another export", "export %q is read-only", s.Name)
-	case s.Size%pageSize != 0:
-		return cli.Failure("give it a size that is a multiple of 4096", "export %q has %d bytes, which are not whole pages", s.Name, s.Size)
-	case s.Flags&nbdHasFlags == 0:
-		return cli.Failure("use another server", "the server of export %q does not say what it can do", s.Name)
 	}
 	return nil
 }
@@ -357,6 +351,10 @@ func (a *Attachment) adopt() (bool, error) {
 	if r.Server.Name != a.options.Export {
 		return false, cli.Failure("tmemctl detach it first, or attach another device", "%s is attached to export %q", r.Device, r.Server.Name)
 	}
+	if r.NoSwap != a.options.NoSwap {
+		return false, cli.Failure("say --no-swap as before, or tmemctl detach it first; without it swap is made of the device",
+			"%s is attached with --no-swap=%t", r.Device, r.NoSwap)
+	}
 	if len(r.Session) != nbd.SessionSize {
 		return false, fmt.Errorf("take over %s: its record has no session", r.Device)
 	}
@@ -374,8 +372,8 @@ func (a *Attachment) adopt() (bool, error) {
 		return false, err
 	}
 	if !swapping {
-		// The agent died before the device was swap.
-		return true, a.swap()
+		// The agent died before the device was swap, or it is not to be.
+		return true, a.use()
 	}
 	return true, a.slot.save(a.record)
 }

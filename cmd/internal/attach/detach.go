@@ -84,11 +84,11 @@ func detachByAgent(ctx context.Context, o DetachOptions, index int, k kernel, h 
 }
 
 func detachSelf(ctx context.Context, o DetachOptions, index int, k kernel, h host) error {
-	path, off := devicePath(index), make(chan error, 1)
-	go func() { off <- h.swapOff(path) }() // the system call cannot be taken back
+	path, ended := devicePath(index), make(chan error, 1)
+	go func() { ended <- off(h, path) }() // the system call cannot be taken back
 	err := await(ctx, o, path, h, func() (bool, error) {
 		select {
-		case err := <-off:
+		case err := <-ended:
 			return true, err
 		default:
 			return false, nil

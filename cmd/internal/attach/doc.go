@@ -48,14 +48,16 @@
 //	    write. The server says in the handshake whether it knows that. Which is
 //	    older is said by a generation that grows even if the clock is set back;
 //	    the record has it before the server does, for the agent that takes over.
-//	T3  A device with pages on it is never disconnected: only after swapoff.
+//	T3  A device with pages on it is never disconnected: only after swapoff; nor one that
+//	    is mounted.
 //	T4  There is one agent for each device, by a lock in the folder of records. The
 //	    next one takes over from one that died. Nobody else is sent a signal: a
 //	    record names its agent by number and start.
 //	T5  An Attach that fails leaves the machine as it was; content that is no swap
 //	    area is never overwritten unless asked. The swap area of an export that
 //	    grew is made to use it all if nothing is behind it, and used as it is
-//	    otherwise.
+//	    otherwise. An export that says it is a disk is made no swap of at all; it is
+//	    attached without, if that is asked for, and looked after alike.
 //	T6  After Attach nothing needs a name to be looked up, a program to be started
 //	    or a file on a disk.
 //

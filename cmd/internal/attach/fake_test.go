@@ -170,10 +170,12 @@ type fakeHost struct {
 	on       bool
 	priority int
 	discard  bool
-	failOn   error         // of swapOn
-	failOff  error         // of swapOff
-	gate     chan struct{} // if not nil: swapOff waits for it
-	fast     time.Duration // how far the clock is ahead; set while no agent runs
+	failOn   error // of swapOn
+
+	failRelease error
+	failOff     error         // of swapOff
+	gate        chan struct{} // if not nil: swapOff waits for it
+	fast        time.Duration // how far the clock is ahead; set while no agent runs
 }
 
 func (h *fakeHost) now() time.Time { return time.Now().Add(h.fast) }
@@ -211,6 +213,14 @@ func (h *fakeHost) swapOff(string) error {
 	return nil
 }
 
+func (h *fakeHost) appear(string) error { return nil }
+
+func (h *fakeHost) release(string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.failRelease
+}
+
 func (h *fakeHost) used(string) (int64, bool, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -230,6 +240,12 @@ func (h *fakeHost) closeGate() (open func()) {
 	gate := make(chan struct{})
 	h.gate = gate
 	return func() { close(gate) }
+}
+
+func (h *fakeHost) setFailRelease(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.failRelease = err
 }
 
 func (h *fakeHost) setFailOff(err error) {

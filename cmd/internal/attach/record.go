@@ -46,6 +46,7 @@ type Record struct {
 	Discard         bool           `json:"discard"`
 	Timeout         time.Duration  `json:"timeout"`
 	DeadConnTimeout time.Duration  `json:"dead_conn_timeout"`
+	NoSwap          bool           `json:"no_swap,omitempty"` // it is a disk, for whoever mounts it
 
 	Phase      string `json:"phase"`
 	Problem    string `json:"problem,omitempty"` // why it is not attached, or not detached

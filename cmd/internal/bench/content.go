@@ -10,8 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tmemd/tmemd/backends/pagemap"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
-	"github.com/tmemd/tmemd/pagemap"
 )
 
 // contentPages is how many different pages there are at most: 64 MiB.

@@ -28,6 +28,8 @@ type Config struct {
 	Listen        []Address
 	Metrics       string // HOST:PORT, or empty for none
 	MetricsChosen bool   // somebody asked for this address; else another will do
+	Clients       []Client
+	Templates     []Template
 	Exports       []Export
 	Bases         []Base
 	Disks         []Disk
@@ -37,10 +39,14 @@ type Config struct {
 	Donor         *Donor  // nil: no memory is lent
 	DonorOnly     bool    // nothing is served but memory: there are no exports, and no backends
 
+	StatusPage bool // there is a page for browsers beside the metrics
+
 	Protect protect.Mode // for swap of this host
 	Touch   bool         // take page maps' and backends' memory at the start
 
 	origins map[string]origin // by key, "listen[0]"
+	given   map[string]bool   // names of the flags that were there
+	written Written
 }
 
 // Files are the paths of the files that a daemon with these settings reads when it
@@ -62,6 +68,7 @@ type Export struct {
 
 	Writethrough tier.Writethrough // to begin with
 	Allow        []string          // who may open it, as ParseAccess takes it; nil has no rules
+	Client       string            // whom it belongs to; empty is frontswap's default
 }
 
 // Disk is one disk to serve, with a cache.

@@ -88,6 +88,20 @@ func (p *parser) disks() {
 	}
 }
 
+// noDisks refuses disks in the file of a tmemd that only lends memory.
+func (p *parser) noDisks() {
+	const cure = "leave it out, or run tmemd without the word donor: it serves disks, and lends memory too if there is a [donor]"
+	refuse := func(table string, count int) {
+		for i := range count {
+			key := fmt.Sprintf("%s[%d]", table, i)
+			p.from(key, "")
+			p.reject(key, cure, "tmemd donor serves no disks")
+		}
+	}
+	refuse("base", len(p.file.Base))
+	refuse("disk", len(p.file.Disk))
+}
+
 func (p *parser) disk(key string, entry fileDisk) {
 	d := Disk{ReadOnly: entry.ReadOnly, Name: p.diskName(key, "disk.name", entry.Name)}
 	if entry.Base != nil {

@@ -1,10 +1,15 @@
 package config
 
 import (
+	"errors"
+	"fmt"
+	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/tmemd/tmemd/backends/ramster/donor"
+	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/nbd"
 )
 
@@ -52,5 +57,40 @@ quota = 1048576
 	}
 	if cid, port := (Address{"vsock", "3:7"}).Vsock(); cid != 3 || port != 7 {
 		t.Errorf("3:7 is %d, %d", cid, port)
+	}
+}
+
+// TestDonorServesNoDisks: what would be ignored is refused, with the cure.
+func TestDonorServesNoDisks(t *testing.T) {
+	dir := t.TempDir()
+	makeFile(t, filepath.Join(dir, "base.img"), 8192)
+	const text = `
+[donor]
+listen = ["unix://DIR/donor.sock"]
+[[donor.client]]
+name = "uid:0"
+quota = "1GiB"
+[[base]]
+name = "debian"
+path = "DIR/base.img"
+uuid = "0e3a5c84-93f1-4d2e-a1b7-5f60c9d8e721"
+[[disk]]
+name = "one"
+path = "DIR/one.overlay"
+base = "debian"
+`
+	if _, err := parseRemote(t, dir, text); err != nil {
+		t.Errorf("tmemd refuses it: %v", err)
+	}
+	_, err := parseRemote(t, dir, text, "donor")
+	got := fmt.Sprint(err)
+	for _, want := range []string{"base: tmemd donor serves no disks", "disk: tmemd donor serves no disks"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("tmemd donor says %q, want %q in it", got, want)
+		}
+	}
+	var told *cli.Error
+	if !errors.As(err, &told) || !strings.Contains(told.Hint, "without the word donor") || !strings.Contains(told.Excerpt, "[[base]]") {
+		t.Errorf("tmemd donor says %+v", told)
 	}
 }

@@ -60,6 +60,7 @@ func (p *parser) export(key string, entry fileExport) {
 		e.Writethrough = mode
 	}
 	e.Allow = p.access(key+".allow", entry.Allow)
+	e.Client = p.clientOf(key+".client", entry.Client)
 	p.config.Exports = append(p.config.Exports, e)
 }
 

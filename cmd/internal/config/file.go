@@ -18,19 +18,23 @@ const maxFileSize = 1 << 20
 // file is the configuration file as it is decoded. Its tags are the keys.
 // Pointers and nil slices tell what is not there.
 type file struct {
-	StateDir *string       `toml:"state_dir"`
-	Memory   *string       `toml:"memory_dir"`
-	Listen   []string      `toml:"listen"`
-	Metrics  *string       `toml:"metrics"`
-	LogLevel *string       `toml:"log_level"`
-	Export   []fileExport  `toml:"export"`
-	Base     []fileBase    `toml:"base"`
-	Disk     []fileDisk    `toml:"disk"`
-	Backend  []fileBackend `toml:"backend"`
-	NBD      fileNBD       `toml:"nbd"`
-	Host     fileHost      `toml:"host"`
-	Ramster  fileRamster   `toml:"ramster"`
-	Donor    *fileDonor    `toml:"donor"`
+	StateDir *string          `toml:"state_dir"`
+	Memory   *string          `toml:"memory_dir"`
+	Listen   []string         `toml:"listen"`
+	Metrics  *string          `toml:"metrics"`
+	LogLevel *string          `toml:"log_level"`
+	Client   []filePoolClient `toml:"client"`
+	Template []fileTemplate   `toml:"template"`
+	Export   []fileExport     `toml:"export"`
+	Base     []fileBase       `toml:"base"`
+	Disk     []fileDisk       `toml:"disk"`
+	Backend  []fileBackend    `toml:"backend"`
+	NBD      fileNBD          `toml:"nbd"`
+	Host     fileHost         `toml:"host"`
+	Ramster  fileRamster      `toml:"ramster"`
+	Donor    *fileDonor       `toml:"donor"`
+
+	StatusPage *bool `toml:"status_page"`
 }
 
 type fileExport struct {
@@ -40,6 +44,7 @@ type fileExport struct {
 
 	Writethrough *string  `toml:"writethrough"`
 	Allow        []string `toml:"allow"`
+	Client       *string  `toml:"client"`
 }
 
 type fileDisk struct {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	_ "embed" // Reference
 	"errors"
 	"flag"
 	"fmt"
@@ -19,7 +20,13 @@ const (
 	ActionCheck          // check the settings and end
 	ActionHelp           // print Help and end
 	ActionVersion        // print the version and end
+	ActionPrint          // print Reference and end
 )
+
+// Reference is a configuration file with every key explained, which changes nothing.
+//
+//go:embed reference.toml
+var Reference string
 
 // Help is what --help prints.
 const Help = `tmemd serves swap over NBD: pages go to compressed memory while there is room,
@@ -44,9 +51,11 @@ with 20 % of RAM for compressed pages, and prints how to attach it.
                           (default zcache)
   --listen ADDRESS        where to serve NBD: unix:///PATH or tcp://HOST:PORT;
                           may be repeated (default unix://DIR/nbd.sock)
-  --metrics HOST:PORT     where to serve Prometheus metrics, or off
-                          (default 127.0.0.1:9757)
+  --metrics HOST:PORT     where to serve Prometheus metrics, /healthz, /readyz and a
+                          page for browsers, or off (default 127.0.0.1:9757)
+  --status-page=false     without that page
   --config FILE           TOML file for these and all other settings
+  --print-config          print such a file, with every key explained
   --fresh                 empty the storage first; swap has to be made again
   --allow-faults          let tmemctl fault make backends and storage fail, to
                           rehearse it; not for use in earnest
@@ -64,6 +73,7 @@ type flags struct {
 	stateDir, memory, size, backend, metrics, config, logLevel string
 
 	listen []string
+	status bool
 	fresh  bool
 	faults bool
 	donor  bool            // the command is tmemd donor
@@ -75,7 +85,7 @@ func parseFlags(args []string) (flags, Action, error) {
 	if len(args) > 0 && args[0] == "donor" {
 		f.donor, args = true, args[1:]
 	}
-	var check, version bool
+	var check, version, reference bool
 	set := flag.NewFlagSet("tmemd", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	set.StringVar(&f.stateDir, "state-dir", "", "")
@@ -85,10 +95,12 @@ func parseFlags(args []string) (flags, Action, error) {
 	set.StringVar(&f.metrics, "metrics", "", "")
 	set.StringVar(&f.config, "config", "", "")
 	set.StringVar(&f.logLevel, "log-level", "", "")
+	set.BoolVar(&f.status, "status-page", true, "")
 	set.BoolVar(&f.fresh, "fresh", false, "")
 	set.BoolVar(&f.faults, "allow-faults", false, "")
 	set.BoolVar(&check, "check", false, "")
 	set.BoolVar(&version, "version", false, "")
+	set.BoolVar(&reference, "print-config", false, "")
 	set.Func("listen", "", func(text string) error {
 		f.listen = append(f.listen, text)
 		return nil
@@ -111,6 +123,8 @@ func parseFlags(args []string) (flags, Action, error) {
 	switch {
 	case version:
 		return f, ActionVersion, nil
+	case reference:
+		return f, ActionPrint, nil
 	case check:
 		return f, ActionCheck, nil
 	}

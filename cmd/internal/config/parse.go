@@ -29,10 +29,10 @@ const (
 // The Config is nil unless the action is ActionRun or ActionCheck.
 func Parse(args []string, host Host) (*Config, Action, error) {
 	f, action, err := parseFlags(args)
-	if err != nil || action == ActionHelp || action == ActionVersion {
+	if err != nil || action == ActionHelp || action == ActionVersion || action == ActionPrint {
 		return nil, action, err
 	}
-	p := parser{host: host, flags: f, config: &Config{Fresh: f.fresh, AllowFaults: f.faults, DonorOnly: f.donor, origins: map[string]origin{}}}
+	p := parser{host: host, flags: f, config: &Config{Fresh: f.fresh, AllowFaults: f.faults, DonorOnly: f.donor, given: f.given, origins: map[string]origin{}}}
 	if f.given["config"] {
 		path, err := filepath.Abs(f.config)
 		if err != nil {
@@ -42,6 +42,7 @@ func Parse(args []string, host Host) (*Config, Action, error) {
 			return nil, action, err
 		}
 		p.config.origins["config"] = origin{flag: path}
+		p.config.written = writtenOf(p.file)
 	}
 	p.stateDir()
 	p.memory()
@@ -49,14 +50,19 @@ func Parse(args []string, host Host) (*Config, Action, error) {
 		p.listen()
 	}
 	p.metrics()
+	p.statusPage()
 	p.logLevel()
 	p.nbd()     // before exports: their rules depend on TLS
 	p.ramster() // before backends: how donors are reached depends on TLS
 	if !f.donor {
+		p.clients() // before exports, which belong to them
+		p.templates()
 		p.exports()
 		p.bases()
 		p.disks()
 		p.backends()
+	} else {
+		p.noDisks()
 	}
 	p.donor()
 	p.hostSettings()
@@ -74,6 +80,7 @@ type parser struct {
 	positions positions
 	config    *Config
 	errs      []error
+	asked     bool // it is a request while the daemon runs, and not a file and flags
 }
 
 var indexes = regexp.MustCompile(`\[\d+\]`)
@@ -93,7 +100,11 @@ func (p *parser) from(key, flag string) {
 // reject records that the value of a key is wrong. from was called for it.
 func (p *parser) reject(key, hint, format string, args ...any) {
 	o := p.config.origins[key]
-	e := cli.Misuse(hint, "%s%s", o.prefix(p.positions.path), fmt.Sprintf(format, args...))
+	prefix := o.prefix(p.positions.path)
+	if p.asked {
+		prefix = key[strings.LastIndexByte(key, '.')+1:] + ": "
+	}
+	e := cli.Misuse(hint, "%s%s", prefix, fmt.Sprintf(format, args...))
 	if o.flag == "" {
 		e.Excerpt = p.positions.excerpt(o.pos.line, o.pos.column)
 	}
@@ -214,6 +225,14 @@ func (p *parser) metrics() {
 	}
 	if err := checkHostPort(p.config.Metrics); err != nil {
 		p.reject(key, "write HOST:PORT, where port 0 picks a free one, or off", "%v", err)
+	}
+}
+
+func (p *parser) statusPage() {
+	p.from("status_page", "status-page")
+	p.config.StatusPage = p.flags.status
+	if p.file.StatusPage != nil && !p.flags.given["status-page"] {
+		p.config.StatusPage = *p.file.StatusPage
 	}
 }
 

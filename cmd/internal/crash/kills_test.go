@@ -105,10 +105,15 @@ func (s *story) config() string {
 
 // each lets every worker do something, at once, with a connection of its own.
 func (s *story) each(do func(*worker, *nbdtest.Client) error) error {
-	errs := make(chan error, workers)
-	for _, w := range s.workers {
+	return each(s.place, "swap", s.workers, do)
+}
+
+// each lets every worker on an export do something.
+func each(p place, export string, workers []*worker, do func(*worker, *nbdtest.Client) error) error {
+	errs := make(chan error, len(workers))
+	for _, w := range workers {
 		go func() {
-			c, err := nbdtest.Dial("unix", s.place.socket(), "swap")
+			c, err := nbdtest.Dial("unix", p.socket(), export)
 			if err != nil {
 				errs <- notAttached{err}
 				return
@@ -118,7 +123,7 @@ func (s *story) each(do func(*worker, *nbdtest.Client) error) error {
 		}()
 	}
 	var first error
-	for range workers {
+	for range cap(errs) {
 		if err := <-errs; err != nil && first == nil {
 			first = err
 		}

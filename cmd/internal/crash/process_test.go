@@ -117,9 +117,11 @@ func (p place) launch(args ...string) (*process, error) {
 }
 
 // awaitReady waits until clients can attach.
-func (p *process) awaitReady() error {
+func (p *process) awaitReady() error { return p.awaitExport("swap") }
+
+func (p *process) awaitExport(name string) error {
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
-		c, err := nbdtest.Dial("unix", p.place.socket(), "swap")
+		c, err := nbdtest.Dial("unix", p.place.socket(), name)
 		if err == nil {
 			return c.Close()
 		}

@@ -81,7 +81,11 @@ func (w *worker) step(c *nbdtest.Client) error {
 	case 1, 2, 3, 4, 5:
 		return w.change(off, length, func(p []byte) error {
 			w.fill(p)
-			_, err := c.WriteAt(p, w.first+int64(off))
+			write := c.WriteAt
+			if w.random.IntN(16) == 0 {
+				write = c.WriteFUA
+			}
+			_, err := write(p, w.first+int64(off))
 			return err
 		})
 	case 6, 7:

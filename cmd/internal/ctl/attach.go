@@ -27,7 +27,7 @@ type attachFlags struct {
 	connections    int
 	priority       int
 	noDiscard      bool
-	force          bool
+	force, noSwap  bool
 	detach         bool
 	timeout        time.Duration
 	deadConn       time.Duration
@@ -45,8 +45,11 @@ func (t *tool) attach() *cobra.Command {
 		Long: "Swap to an export on this host: configure an NBD device, make swap of it if it is blank,\n" +
 			"swap on, and stay to look after it. When the server goes away, requests wait and the\n" +
 			"connections are made anew when it is back. SIGTERM or Ctrl-C swaps off and disconnects.\n\n" +
+			"With --no-swap the export is a disk: it is attached in the same way, for you to mount, and\n" +
+			"stays attached while it is mounted.\n\n" +
 			"The export is one of the daemon on this host, or with --server of any NBD server.",
-		Example: "  tmemctl attach --detach\n  tmemctl attach /dev/nbd0 --server tcp://10.0.0.1:10809 --export swap",
+		Example: "  tmemctl attach --detach\n  tmemctl attach /dev/nbd0 --server tcp://10.0.0.1:10809 --export swap\n" +
+			"  tmemctl attach /dev/nbd1 --export root --no-swap --detach && mount /dev/nbd1 /mnt",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return cli.Misuse(c.CommandPath()+" --help shows how", "%s takes one device, not %d arguments", c.CommandPath(), len(args))
@@ -71,6 +74,7 @@ func (t *tool) attach() *cobra.Command {
 	flags.IntVar(&f.priority, "priority", attach.DefaultPriority, "`priority` of the swap area, from 0 to 32767; the highest is used first")
 	flags.BoolVar(&f.noDiscard, "no-discard", false, "do not tell the server which pages are not needed any more")
 	flags.BoolVar(&f.force, "force", false, "make swap of an export that has other content")
+	flags.BoolVar(&f.noSwap, "no-swap", false, "make no swap of it: the export is a disk, to be mounted")
 	flags.BoolVar(&f.detach, "detach", false, "stay in the background, and log to the kernel's log")
 	flags.DurationVar(&f.timeout, "timeout", attach.DefaultTimeout, "`age` of a request at which its connections are made anew")
 	flags.DurationVar(&f.deadConn, "dead-conn-timeout", attach.DefaultDeadConnTimeout, "how `long` requests wait for a server that is gone before they fail")
@@ -80,7 +84,7 @@ func (t *tool) attach() *cobra.Command {
 
 func (t *tool) attachOptions(ctx context.Context, f attachFlags, args []string) (o attach.Options, err error) {
 	o = attach.Options{
-		Export: f.export, Connections: f.connections, Priority: f.priority, Discard: !f.noDiscard, Force: f.force,
+		Export: f.export, Connections: f.connections, Priority: f.priority, Discard: !f.noDiscard, Force: f.force, NoSwap: f.noSwap,
 		Timeout: f.timeout, DeadConnTimeout: f.deadConn, RunDir: f.runDir,
 		Log: slog.New(slog.NewTextHandler(t.log, nil)),
 	}
@@ -137,9 +141,13 @@ func (t *tool) runAgent(ctx context.Context, o attach.Options) error {
 		return err
 	}
 	o.Ready = func(r attach.Record) {
-		fmt.Fprintf(t.out, "swapping to %s: export %s of %s, %s, priority %d, %d connections\n",
-			r.Device, r.Server.Name, r.Address, cli.Bytes(r.Server.Size), r.Priority, r.Connections)
-		t.notify(o.Log, "READY=1\nSTATUS=swapping to export "+r.Server.Name+" of "+r.Address.String())
+		doing, priority := swappingTo, fmt.Sprintf(", priority %d", r.Priority)
+		if r.NoSwap {
+			doing, priority = attachedAs, ""
+		}
+		fmt.Fprintf(t.out, "%s%s: export %s of %s, %s%s, %d connections\n",
+			doing, r.Device, r.Server.Name, r.Address, cli.Bytes(r.Server.Size), priority, r.Connections)
+		t.notify(o.Log, "READY=1\nSTATUS="+doing+"export "+r.Server.Name+" of "+r.Address.String())
 		if os.Getenv(detachedVariable) != "" {
 			leaveTerminal()
 		}
@@ -199,7 +207,7 @@ func (t *tool) attachDetached() error {
 		return fmt.Errorf("listen to the agent: %w", err)
 	}
 	text := strings.TrimSpace(string(told))
-	if ready := lastLine(text); strings.HasPrefix(ready, "swapping to ") {
+	if ready := lastLine(text); strings.HasPrefix(ready, swappingTo) || strings.HasPrefix(ready, attachedAs) {
 		_, err := fmt.Fprintln(t.out, text)
 		return errors.Join(err, agent.Release())
 	}
@@ -208,6 +216,12 @@ func (t *tool) attachDetached() error {
 	}
 	return relay(text)
 }
+
+// How an agent says that it is ready.
+const (
+	swappingTo = "swapping to "
+	attachedAs = "attached "
+)
 
 // detachedVariable tells an agent that it was started by --detach.
 const detachedVariable = "TMEMCTL_DETACHED"
@@ -248,7 +262,7 @@ func (t *tool) detach() *cobra.Command {
 		Use:   "detach /dev/nbdN",
 		Short: "Swap off a device and disconnect it",
 		Long: "Swap off a device, which reads back all that is on it, and disconnect it. The agent that\n" +
-			"tmemctl attach left does it, and ends.",
+			"tmemctl attach left does it, and ends. A disk that is mounted stays attached.",
 		Args: oneArgument("device"),
 		RunE: func(c *cobra.Command, args []string) error {
 			p := &detachProgress{out: t.out, json: t.json, now: time.Now}

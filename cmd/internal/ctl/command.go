@@ -66,16 +66,19 @@ func (t *tool) root(version string) *cobra.Command {
 	flags.StringVar(&t.stateDir, "state-dir", "", "`folder` of the daemon (default: the one that tmemd uses for this user)")
 	flags.StringVar(&t.socket, "socket", "", "`path` of the daemon's admin socket (default: admin.sock in its folder)")
 	flags.BoolVar(&t.json, "json", false, "print JSON")
+	root.AddCommand(t.top(), t.logLines())
 	root.AddCommand(bench.Command(t.out, t.log, &t.json))
 	root.AddCommand(estimate.Command(t.out, t.log, &t.json))
-	root.AddCommand(t.status(), t.reload(), t.upgrade(), t.attach(), t.detach(), t.doctor(), t.group("export", "Look at and change exports", t.exportList(), t.exportSet(), t.exportCreate(), t.exportResize(), t.exportDelete()),
-		t.group("disk", "Look at disks, and change how they are cached", t.diskList(), t.diskSet()),
+	root.AddCommand(t.status(), t.reload(), t.upgrade(), t.attach(), t.detach(), t.doctor(), t.group("export", "Look at and change exports", t.exportList(), t.exportSet(), t.exportCreate(), t.exportResize(), t.exportSave(), t.exportRestore(), t.exportMove(), t.exportDelete()),
+		t.clientCommands(), t.poolCommands(),
+		t.group("disk", "Look at and change disks", t.diskList(), t.diskSet(), t.diskCreate(), t.diskResize(), t.diskDelete()),
 		t.group("backend", "Look at, load and unload backends", t.backendList(), t.backendLoad(), t.backendUnload(), t.backendReplace(),
 			t.backendFreeze(), t.backendThaw(), t.backendOrder(), t.backendShrink(), t.backendMigrate(), t.backendCancel(),
 			t.backendShow(), t.backendSet()),
 		t.group("donor", "Look at and change which hosts lend memory to this one", t.donorList(), t.donorAdd(), t.donorRemove()),
 		t.group("lend", "Look at and change the memory that this host lends", t.lendStatus(), t.lendFreeze(), t.lendThaw(), t.lendSet()),
 		t.group("fault", "Make backends and storage fail, to rehearse it (tmemd --allow-faults)", t.faultList(), t.faultSet(), t.faultClear()))
+	t.completions(root)
 	return root
 }
 

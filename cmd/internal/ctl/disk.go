@@ -25,7 +25,7 @@ func (t *tool) diskList() *cobra.Command {
 				}
 				return t.show(disks, func(w io.Writer) {
 					if len(disks) == 0 {
-						fmt.Fprintln(w, "no disk is served: [[disk]] in the configuration names them")
+						fmt.Fprintln(w, "no disk is served: [[disk]] in the configuration names them, or tmemctl disk create makes one")
 						return
 					}
 					printDisks(w, disks)
@@ -64,14 +64,18 @@ func (t *tool) diskSet() *cobra.Command {
 				return t.show(d, func(w io.Writer) { fmt.Fprintf(w, "disk %s: mode is %s\n", d.Name, d.Mode) })
 			})
 		},
-		ValidArgsFunction: t.complete(func(s admin.Status) []string {
-			var names []string
-			for _, d := range s.Disks {
-				names = append(names, d.Name)
-			}
-			return names
-		}),
+		ValidArgsFunction: t.completeDisks(),
 	}
+}
+
+func (t *tool) completeDisks() cobra.CompletionFunc {
+	return t.complete(func(s admin.Status) []string {
+		var names []string
+		for _, d := range s.Disks {
+			names = append(names, d.Name)
+		}
+		return names
+	})
 }
 
 func printDisks(w io.Writer, disks []admin.Disk) {

@@ -4,6 +4,8 @@
 //
 // cmd/tmemctl calls [Command] with its arguments; tests do the same.
 //
+// Screens are made by package view, which knows neither clock nor terminal.
+//
 // What commands print is for people, and may change. With --json it is the admin
 // API's own types, which are an interface: one JSON value, or for a move of pages one
 // a line.

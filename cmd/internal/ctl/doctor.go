@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/tmemd/tmemd/cmd/internal/attach"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
@@ -21,7 +22,7 @@ func (t *tool) doctor() *cobra.Command {
 			"missing. It changes nothing. The exit status is 1 if there is a problem.",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			facts := doctor.Facts{Root: root}
+			facts := doctor.Facts{Root: root, Free: freeAt}
 			var err error
 			if facts.Attachments, err = attach.Records(runDir); err != nil {
 				return err
@@ -40,6 +41,15 @@ func (t *tool) doctor() *cobra.Command {
 	command.Flags().StringVar(&runDir, "run-dir", attach.DefaultRunDir, "`folder` for records of what is attached")
 	command.Flags().StringVar(&root, "root", "/", "`folder` in which /proc and /sys are")
 	return command
+}
+
+// freeAt is how much is free for others than root where a path is.
+func freeAt(path string) (uint64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil {
+		return 0, fmt.Errorf("look for free space at %s: %w", path, err)
+	}
+	return s.Bavail * uint64(s.Bsize), nil
 }
 
 // findDaemon asks the daemon of this host, if there is one.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
+	"github.com/tmemd/tmemd/cmd/internal/view"
 )
 
 func (t *tool) exportList() *cobra.Command {
@@ -23,10 +24,15 @@ func (t *tool) exportList() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				commitments, err := client.Commitments(ctx)
+				if err != nil {
+					return err
+				}
 				return t.show(exports, func(w io.Writer) {
 					printExports(w, exports)
 					fmt.Fprintln(w)
 					printStorage(w, exports)
+					printShortage(w, commitments)
 				})
 			})
 		},
@@ -71,15 +77,15 @@ func (t *tool) exportSet() *cobra.Command {
 func (t *tool) exportCreate() *cobra.Command {
 	var request admin.CreateRequest
 	command := &cobra.Command{
-		Use:   "create NAME --size SIZE",
+		Use:   "create NAME --size SIZE | --template NAME",
 		Short: "Make an export and serve it, now and after the next start",
 		Long: "Make an export and serve it, now and after the next start.\n\n" +
 			"Its storage is a new file, or a block device.",
-		Example: "  tmemctl export create scratch --size 4GiB --writethrough async",
+		Example: "  tmemctl export create scratch --size 4GiB --writethrough async\n  tmemctl export create vm1-swap --template small --client vm1",
 		Args:    oneArgument("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			if request.Size == "" {
-				return cli.Misuse("say --size SIZE, such as --size 4GiB", "how large is export %s to be?", args[0])
+			if request.Size == "" && request.Template == "" {
+				return cli.Misuse("say --size SIZE, such as --size 4GiB, or --template NAME", "how large is export %s to be?", args[0])
 			}
 			request.Name = args[0]
 			return t.ask(c, func(ctx context.Context, client *admin.Client) error {
@@ -94,6 +100,8 @@ func (t *tool) exportCreate() *cobra.Command {
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
+	command.Flags().StringVar(&request.Template, "template", "", "`name` of a [[template]] of the configuration, for what is left out here")
+	command.Flags().StringVar(&request.Client, "client", "", "`name` of the client that it belongs to (default: default)")
 	command.Flags().StringVar(&request.Size, "size", "", "`size` of the export, such as 8GiB or 100% of RAM")
 	command.Flags().StringArrayVar(&request.Allow, "allow", nil, "`rule` about who may open it: cert:NAME, uid:NUMBER or gid:NUMBER; may be repeated")
 	command.Flags().StringVar(&request.Storage, "storage", "", "`path` of its storage (default: NAME.img in the daemon's folder)")
@@ -145,6 +153,7 @@ func (t *tool) exportDelete() *cobra.Command {
 		Use:   "delete NAME",
 		Short: "Delete an export that no client is attached to, and its pages",
 		Long: "Delete an export that no client is attached to, and its pages.\n\n" +
+			"One that moved to another tmemd is forgotten, so that there may be another of its name.\n" +
 			"Storage that is left is not whole. An export that the configuration names is back,\n" +
 			"empty, after the next start.",
 		Args: oneArgument("NAME"),
@@ -172,17 +181,12 @@ func (t *tool) completeExports() cobra.CompletionFunc {
 	})
 }
 
-// writethrough is the mode, and how much there is to do.
-func writethrough(e admin.Export) string {
-	if e.PendingBlocks > 0 {
-		return fmt.Sprintf("%s (%s to check)", e.Writethrough, cli.Bytes(uint64(e.PendingBlocks)<<20))
-	}
-	return e.Writethrough
-}
-
 func printStorage(w io.Writer, exports []admin.Export) {
 	rows := [][]string{{"STORAGE", "EXPORT", "TAKEN", "O_DIRECT", "READ", "WRITTEN", "GIVEN BACK", "ERRORS", "WRITETHROUGH", "RESCUED"}}
 	for _, e := range exports {
+		if e.MovedTo != "" {
+			continue
+		}
 		direct := "no"
 		if e.Storage.Direct {
 			direct = "yes"
@@ -191,7 +195,7 @@ func printStorage(w io.Writer, exports []admin.Export) {
 		rows = append(rows, []string{
 			s.Path, e.Name, cli.Bytes(uint64(s.AllocatedBytes)), direct, pages(int64(s.PagesRead)), pages(int64(s.PagesWritten)),
 			pages(int64(s.PagesPunched)), fmt.Sprint(s.ReadErrors + s.WriteErrors + s.PunchErrors),
-			writethrough(e), fmt.Sprint(e.RescuedPages),
+			view.Writethrough(e), fmt.Sprint(e.RescuedPages),
 		})
 	}
 	table(w, rows)

@@ -35,8 +35,9 @@ func (t *tool) faultSet() *cobra.Command {
 		Long: "Make a backend, or the storage of an export, fail by rules; the earlier ones are dropped.\n\n" +
 			"A rule is one argument: OPERATION [pages=FIRST-LAST] [every=N] [times=N] ACTION\n" +
 			"  operations of a backend: store, load, any; of storage: read, write, punch, sync, any\n" +
-			"  actions: refuse (store), error, transient, full (write), corrupt (load, read), delay=TIME\n" +
-			"TARGET is the name of a backend or an export; backend:NAME or storage:NAME if it is both.",
+			"  actions: refuse (store), error, transient, full (write), corrupt (load, read),\n" +
+			"  gone (load: the cached page of a disk was forgotten; those of swap never are), delay=TIME\n" +
+			"TARGET is the name of a backend, an export or a disk; backend:NAME or storage:NAME if it is both.",
 		Example: "  tmemctl fault set zcache \"load every=100 corrupt\"\n  tmemctl fault set swap \"write times=3 full\"",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) < 2 {
@@ -77,6 +78,9 @@ func (t *tool) completeTargets() cobra.CompletionFunc {
 		}
 		for _, e := range s.Exports {
 			names = append(names, e.Name)
+		}
+		for _, d := range s.Disks {
+			names = append(names, d.Name)
 		}
 		return names
 	})

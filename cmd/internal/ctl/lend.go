@@ -10,6 +10,7 @@ import (
 
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
+	"github.com/tmemd/tmemd/cmd/internal/view"
 )
 
 func (t *tool) lendStatus() *cobra.Command {
@@ -104,7 +105,7 @@ func printLent(w io.Writer, l admin.Lent) {
 			quota = "gone" // from the configuration
 		}
 		rows = append(rows, []string{
-			plainName(c.Name), fmt.Sprint(c.Pages), fmt.Sprint(c.EphemeralPages), cli.Bytes(uint64(c.UsedBytes)), quota,
+			view.Word(c.Name), fmt.Sprint(c.Pages), fmt.Sprint(c.EphemeralPages), cli.Bytes(uint64(c.UsedBytes)), quota,
 			fmt.Sprint(c.Weight), cli.Bytes(uint64(c.WantedBytes)), fmt.Sprint(c.Sessions),
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -12,98 +13,75 @@ import (
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
+	"github.com/tmemd/tmemd/cmd/internal/view"
 )
 
+// rateTime is how far apart the samples are that rates are made of.
+const rateTime = time.Second
+
 func (t *tool) status() *cobra.Command {
-	return &cobra.Command{
+	var all bool
+	var interval time.Duration
+	command := &cobra.Command{
 		Use:   "status",
-		Short: "Show everything at a glance",
-		Args:  cobra.NoArgs,
+		Short: "Show everything at a glance: what is wrong, what is where, and how fast pages move",
+		Long: "Show everything at a glance: what is wrong, with the cure; what is where; how fast pages move.\n\n" +
+			"Rates are taken from two samples, a second apart on a terminal; elsewhere there are none unless\n" +
+			"--interval asks for them. With --json it is all that the daemon says, and no rates: those are\n" +
+			"differences of its counters.",
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			screen := view.ScreenOf(t.out, os.Getenv)
+			if screen.Width == 0 && !c.Flags().Changed("interval") {
+				interval = 0
+			}
+			if interval < 0 {
+				return cli.Misuse("write a time such as 2s, or 0 for no rates", "--interval: %s is less than nothing", interval)
+			}
 			return t.ask(c, func(ctx context.Context, client *admin.Client) error {
 				s, err := client.Status(ctx)
 				if err != nil {
 					return err
 				}
-				return t.show(s, func(w io.Writer) { printStatus(w, s, time.Now()) })
+				now := view.Sample{At: time.Now(), Status: s}
+				if t.json {
+					return t.show(s, nil)
+				}
+				var before *view.Sample
+				if interval > 0 {
+					earlier := now
+					before = &earlier
+					select {
+					case <-ctx.Done():
+						return context.Cause(ctx)
+					case <-time.After(interval):
+					}
+					if s, err = client.Status(ctx); err != nil {
+						return err
+					}
+					now = view.Sample{At: time.Now(), Status: s}
+				}
+				view.Status(t.out, screen, before, now, all)
+				return nil
 			})
 		},
+		ValidArgsFunction: cobra.NoFileCompletions,
 	}
+	command.Flags().BoolVar(&all, "all", false, "cut no list")
+	command.Flags().DurationVar(&interval, "interval", rateTime, "`time` between the samples that rates are made of; 0 for no rates")
+	return command
 }
 
-var phaseTexts = map[string]string{
-	admin.PhaseServing:  "serving",
-	admin.PhaseDraining: "stopping: moving pages to storage",
-	admin.PhaseWaiting:  "stopping: waiting for clients to leave",
-	admin.PhaseSettling: "stopping: completing storage",
-}
-
-func printStatus(w io.Writer, s admin.Status, now time.Time) {
-	fmt.Fprintf(w, "tmemd %s, process %d, up %s, %s\n", s.Version, s.PID, now.Sub(s.Started).Round(time.Second), phaseTexts[s.Phase])
-	fmt.Fprintf(w, "folder   %s\n", s.StateDir)
-	fmt.Fprintf(w, "nbd      %s\n", strings.Join(s.Listen, "  "))
-	if s.TLS != nil {
-		fmt.Fprintf(w, "tls      %s\n", tlsLine(*s.TLS))
-	}
-	if s.Metrics != "" {
-		fmt.Fprintf(w, "metrics  %s\n", s.Metrics)
-	}
-	if line := protectionLine(s.Protection); line != "" {
-		fmt.Fprintf(w, "host     %s\n", line)
-	}
-	fmt.Fprintln(w)
-	if len(s.Exports) > 0 {
-		printExports(w, s.Exports)
-		fmt.Fprintln(w)
-	}
-	if len(s.Disks) > 0 {
-		printDisks(w, s.Disks)
-		fmt.Fprintln(w)
-	}
-	printBackends(w, s.Backends)
-	if len(s.Clients) > 0 {
-		fmt.Fprintln(w)
-		printClients(w, s.Clients, now)
-	}
-	fmt.Fprintln(w)
-	printMemory(w, s.Memory)
-}
-
-// protectionLine says whether the daemon's own host may swap through it.
-func protectionLine(list []admin.Protection) string {
-	var on int
-	var refused []string
-	for _, p := range list {
-		switch p.State {
-		case "on":
-			on++
-		case "refused":
-			refused = append(refused, p.Measure)
-		}
-	}
-	switch {
-	case len(refused) > 0:
-		return "not fully protected for swap of this host: " + strings.Join(refused, ", ") + " refused (tmemctl doctor says why)"
-	case on > 0:
-		return "protected for swap of this host"
-	}
-	return ""
-}
-
-// table prints rows of cells: the first column is aligned left, the others right.
+// table prints rows of cells below a head: the first column is aligned left, the
+// others right. On a terminal that is too narrow the last columns are left out.
 func table(w io.Writer, rows [][]string) {
-	widths := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, cell := range row {
-			widths[i] = max(widths[i], len(cell))
-		}
+	columns := make([]view.Column, len(rows[0]))
+	for i, title := range rows[0] {
+		columns[i] = view.Column{Title: title, Left: i == 0, Rank: i}
 	}
-	for _, row := range rows {
-		fmt.Fprintf(w, "%-*s", widths[0], row[0])
-		for i, cell := range row[1:] {
-			fmt.Fprintf(w, "  %*s", widths[i+1], cell)
-		}
-		fmt.Fprintln(w)
+	screen := view.ScreenOf(w, os.Getenv)
+	if left := view.Table(w, screen, columns, rows[1:]); len(left) > 0 {
+		fmt.Fprintf(w, "no room for %s: a wider terminal or --json has them\n", strings.ToLower(strings.Join(left, ", ")))
 	}
 }
 
@@ -112,6 +90,9 @@ func pages(n int64) string { return cli.Bytes(uint64(max(n, 0)) * backends.PageS
 func printExports(w io.Writer, exports []admin.Export) {
 	rows := [][]string{{"EXPORT", "SIZE", "CLIENTS", "BACKENDS", "STORAGE", "HOLES", "UNTOUCHED", "LOADS", "STORES", "REFUSED", "ERRORS"}}
 	for _, e := range exports {
+		if e.MovedTo != "" {
+			continue
+		}
 		held := int64(0)
 		for _, n := range e.Pages.Backends {
 			held += n
@@ -127,8 +108,13 @@ func printExports(w io.Writer, exports []admin.Export) {
 	}
 	table(w, rows)
 	for _, e := range exports {
+		if e.MovedTo != "" {
+			fmt.Fprintf(w, "%s moved to %s (tmemctl export delete %s forgets that)\n", e.Name, e.MovedTo, e.Name)
+		}
+	}
+	for _, e := range exports {
 		if e.Writethrough != "" && e.Writethrough != "off" {
-			fmt.Fprintf(w, "%s copies pages to storage: %s\n", e.Name, writethrough(e))
+			fmt.Fprintf(w, "%s copies pages to storage: %s\n", e.Name, view.Writethrough(e))
 		}
 	}
 }
@@ -145,7 +131,7 @@ func printBackends(w io.Writer, list []admin.Backend) {
 			refused += n
 		}
 		rows = append(rows, []string{
-			b.Name, b.Kind, b.State, pages(int64(b.Pages + b.EphemeralPages)), cli.Bytes(b.HeldBytes), cli.Bytes(b.LimitBytes), ratio(b),
+			b.Name, b.Kind, b.State, pages(int64(b.Pages + b.EphemeralPages)), cli.Bytes(b.HeldBytes), cli.Bytes(b.LimitBytes), view.Ratio(b),
 			fmt.Sprint(b.SameFilledPages), fmt.Sprint(refused), fmt.Sprint(b.LoadErrors),
 		})
 	}
@@ -165,42 +151,4 @@ func printBackends(w io.Writer, list []admin.Backend) {
 			fmt.Fprintln(w, progressLine(event))
 		}
 	}
-}
-
-// ratio is how many bytes of pages one byte of memory holds.
-func ratio(b admin.Backend) string {
-	if b.Pages+b.EphemeralPages == 0 || b.HeldBytes == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%.2f", float64((b.Pages+b.EphemeralPages)*backends.PageSize)/float64(b.HeldBytes))
-}
-
-func printClients(w io.Writer, clients []admin.Attachment, now time.Time) {
-	rows := [][]string{{"CLIENT", "EXPORT", "FOR"}}
-	for _, c := range clients {
-		rows = append(rows, []string{clientName(c), c.Export, now.Sub(c.Since).Round(time.Second).String()})
-	}
-	table(w, rows)
-}
-
-func clientName(c admin.Attachment) string {
-	name := c.Remote
-	if c.PID != 0 {
-		name = fmt.Sprintf("process %d", c.PID)
-	}
-	switch {
-	case c.Certificate != "":
-		return fmt.Sprintf("%s (%s)", name, plainName(c.Certificate))
-	case c.Encrypted:
-		return name + " (TLS)"
-	}
-	return name
-}
-
-func printMemory(w io.Writer, memory []admin.Memory) {
-	rows := [][]string{{"MEMORY FOR", "TAKEN", "MAPPED"}}
-	for _, m := range memory {
-		rows = append(rows, []string{m.Purpose, cli.Bytes(uint64(m.Resident)), cli.Bytes(uint64(m.Mapped))})
-	}
-	table(w, rows)
 }

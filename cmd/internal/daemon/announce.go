@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/tmemd/tmemd/cmd/internal/cli"
@@ -19,7 +21,7 @@ func (d *Daemon) Announcement() string {
 	for _, e := range d.list() {
 		fmt.Fprintf(&b, "  export   %s, %s, storage %s\n", e.Name, cli.Bytes(uint64(e.Size)), e.Storage)
 	}
-	for _, s := range d.disks {
+	for _, s := range d.listDisks() {
 		size, _ := s.device.Size() // never an error
 		fmt.Fprintf(&b, "  disk     %s, %s, %s\n", s.Name, cli.Bytes(uint64(size)), s.Path)
 	}
@@ -40,6 +42,9 @@ func (d *Daemon) Announcement() string {
 	fmt.Fprintf(&b, "  admin    %s\n", d.adminAddr)
 	if d.metrics != nil {
 		fmt.Fprintf(&b, "  metrics  %s\n", metricsURL(d.metricsAddr))
+		if d.config.StatusPage {
+			fmt.Fprintf(&b, "  status   http://%s/\n", d.metricsAddr)
+		}
 	}
 	for _, a := range d.bound {
 		if len(d.list()) == 0 {
@@ -56,7 +61,7 @@ func (d *Daemon) Announcement() string {
 			if encrypted {
 				announceEncrypted(&b, a.Address, e.Name, i)
 			} else {
-				fmt.Fprintf(&b, "  tmemctl attach /dev/nbd%d --server %s --export %s --detach\n", i, clientAddress(a.Address), e.Name)
+				fmt.Fprintf(&b, "  %s attach /dev/nbd%d --server %s --export %s --detach\n", d.ctl(a.Network), i, clientAddress(a.Address), e.Name)
 			}
 		}
 	}
@@ -112,4 +117,16 @@ func quote(path string) string {
 		return path
 	}
 	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}
+
+// ctl is how to call tmemctl: on this host by its path beside this program, unless it is found by its name. sudo, for one, has a
+// PATH of its own.
+func (d *Daemon) ctl(network string) string {
+	const name = "tmemctl"
+	folder := filepath.Dir(d.options.Program)
+	beside := filepath.Join(folder, name)
+	if _, err := os.Stat(beside); err != nil || network != "unix" || slices.Contains(filepath.SplitList(os.Getenv("PATH")), folder) {
+		return name
+	}
+	return beside
 }

@@ -114,6 +114,14 @@ func (c *checker) run(dir string) error {
 
 func (c *checker) exports(s state.State) {
 	for _, e := range s.Exports {
+		if e.Moved != "" {
+			c.say("export %s: moved to %s", e.Name, e.Moved)
+			continue
+		}
+		if e.Restoring == state.RestoringExport {
+			c.say("export %s: was being restored; the next start removes %s", e.Name, e.Storage)
+			continue
+		}
 		if e.Deleted {
 			c.say("export %s: deleted, its storage %s was kept", e.Name, e.Storage)
 			continue
@@ -154,7 +162,7 @@ func (c *checker) memory(s state.State) (err error) {
 	}()
 	missing := 0
 	for _, e := range s.Exports {
-		if e.Deleted {
+		if e.Deleted || e.Moved != "" || e.Restoring == state.RestoringExport {
 			continue
 		}
 		a, err := d.frontswap.OpenArea(frontswap.AreaConfig{Name: e.Name, ID: e.ID, Pages: uint64(e.Size / pageSize), Takeover: true})

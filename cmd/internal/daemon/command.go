@@ -13,6 +13,7 @@ import (
 
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/cmd/internal/journal"
 	"github.com/tmemd/tmemd/cmd/internal/protect"
 	"github.com/tmemd/tmemd/cmd/internal/state"
 	"github.com/tmemd/tmemd/cmd/internal/systemd"
@@ -48,6 +49,9 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	switch action {
 	case config.ActionHelp:
 		_, err := io.WriteString(stdout, config.Help)
+		return err
+	case config.ActionPrint:
+		_, err := io.WriteString(stdout, config.Reference)
 		return err
 	case config.ActionVersion:
 		_, err := fmt.Fprintln(stdout, "tmemd", version)
@@ -94,7 +98,8 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 	// default, with pages in memory.
 	signal.Ignore(unix.SIGPIPE)
 
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: c.LogLevel}))
+	lines := journal.New(c.LogLevel)
+	log := slog.New(lines.Handler(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: lines.Leveler()})))
 	// Before anything is made: what is mapped from now on is locked as it is.
 	room := roomOf(host.RAM)
 	protection, err := protect.Apply(c.Protect, servesLocally(c), room, log)
@@ -109,7 +114,11 @@ func command(args []string, version string, stdout, stderr io.Writer) error {
 		}
 	}
 	d, err := Open(Options{
-		Config: c, Version: version, RAM: host.RAM, BootID: bootID, Log: log,
+		Config: c, Version: version, RAM: host.RAM, BootID: bootID, Log: log, Journal: lines,
+		Settings: func() (*config.Config, error) {
+			fresh, _, err := config.Parse(args, host)
+			return fresh, err
+		},
 		Protection: protection, Urgent: urgent, Inherited: append(activation.Files(true), heir.inherited()...),
 		Program: program, Upgrades: upgrades, Heir: heir,
 	})

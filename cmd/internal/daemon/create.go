@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,44 +13,79 @@ import (
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
 	"github.com/tmemd/tmemd/cmd/internal/state"
+	"github.com/tmemd/tmemd/frontswap"
 	"github.com/tmemd/tmemd/nbd"
 )
 
 // CreateExport implements admin.Service.
 func (s service) CreateExport(r admin.CreateRequest) (admin.Export, error) {
+	e, err := s.newExport(r)
+	if err != nil {
+		return admin.Export{}, err
+	}
+	if err := s.d.create(e); err != nil {
+		return admin.Export{}, err
+	}
+	return s.findExport(e.Name)
+}
+
+// newExport is the export that a request asks for, not opened.
+func (s service) newExport(r admin.CreateRequest) (*export, error) {
 	bad := func(key string, wrong *cli.Error) error {
 		return &admin.Error{Status: http.StatusBadRequest, Message: key + wrong.Problem, Hint: wrong.Hint}
 	}
-	e := &export{created: true, Export: config.Export{Name: r.Name, SizeChosen: true, Storage: r.Storage}}
+	r, err := s.fromTemplate(r)
+	if err != nil {
+		return nil, err
+	}
+	e := &export{created: true, Export: config.Export{Name: r.Name, SizeChosen: true, Storage: r.Storage, Client: r.Client}}
 	if wrong := config.CheckExportName(r.Name); wrong != nil {
-		return admin.Export{}, bad("", wrong)
+		return nil, bad("", wrong)
 	}
 	var wrong *cli.Error
 	if e.Size, wrong = config.ExportSize(r.Size, s.d.options.RAM); wrong != nil {
-		return admin.Export{}, bad("size: ", wrong)
+		return nil, bad("size: ", wrong)
 	}
 	if r.Writethrough != "" {
 		mode, err := parseWritethrough(r.Writethrough)
 		if err != nil {
-			return admin.Export{}, err
+			return nil, err
 		}
 		e.Writethrough = mode
 	}
 	if _, wrong := config.CheckAccess(r.Allow, s.d.config.NBD.TLS); wrong != nil {
-		return admin.Export{}, bad("allow: ", wrong)
+		return nil, bad("allow: ", wrong)
 	}
 	e.Allow = r.Allow
 	if e.Storage == "" {
 		e.Storage = s.d.folder.Path(e.Name + ".img")
 	}
 	if !filepath.IsAbs(e.Storage) {
-		return admin.Export{}, bad("storage: ", cli.Misuse("write the whole path, from the / on", "%q is not an absolute path", e.Storage))
+		return nil, bad("storage: ", cli.Misuse("write the whole path, from the / on", "%q is not an absolute path", e.Storage))
 	}
 	e.Storage = filepath.Clean(e.Storage)
-	if err := s.d.create(e); err != nil {
-		return admin.Export{}, err
+	return e, nil
+}
+
+// fromTemplate fills in what a request leaves to the template that it names.
+func (s service) fromTemplate(r admin.CreateRequest) (admin.CreateRequest, error) {
+	if r.Template == "" {
+		return r, nil
 	}
-	return s.findExport(e.Name)
+	t := s.d.config.Template(r.Template)
+	if t == nil {
+		return r, &admin.Error{
+			Status: http.StatusBadRequest, Message: "there is no template " + r.Template, Hint: "[[template]] in the configuration names those that there are",
+		}
+	}
+	r.Size, r.Client, r.Writethrough = cmp.Or(r.Size, t.Size), cmp.Or(r.Client, t.Client), cmp.Or(r.Writethrough, t.Writethrough)
+	if r.Storage == "" && t.Folder != "" {
+		r.Storage = filepath.Join(t.Folder, r.Name+".img")
+	}
+	if len(r.Allow) == 0 {
+		r.Allow = t.Allow
+	}
+	return r, nil
 }
 
 // create opens an export and serves it. After an error it is as if nobody had
@@ -60,16 +96,8 @@ func (d *Daemon) create(e *export) error {
 	if err := d.mayChange("creates no export"); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(d.list(), func(other *export) bool { return other.Name == e.Name }) {
-		return &admin.Error{
-			Status: http.StatusConflict, Message: fmt.Sprintf("there is an export %s already", e.Name), Hint: "choose another name, or delete that one first",
-		}
-	}
-	if slices.ContainsFunc(d.disks, func(s *servedDisk) bool { return s.Name == e.Name }) ||
-		slices.ContainsFunc(d.bases, func(s *servedBase) bool { return s.Name == e.Name }) {
-		return &admin.Error{
-			Status: http.StatusConflict, Message: fmt.Sprintf("there is a disk or base %s already", e.Name), Hint: "choose another name",
-		}
+	if err := d.checkName(e.Name); err != nil {
+		return err
 	}
 	if err := refuseContent(e.Storage); err != nil {
 		return err
@@ -78,23 +106,59 @@ func (d *Daemon) create(e *export) error {
 	if err != nil {
 		return &admin.Error{Status: http.StatusConflict, Message: err.Error(), Hint: cureNewStorage(err)}
 	}
+	if _, found := d.quotaOf(cmp.Or(e.Client, frontswap.DefaultClient)); !found {
+		return errors.Join(noClient(e.Client), storage.Close(), removeNew(e.Storage, blank))
+	}
 	e.id = d.newID()
 	if err := d.openDevice(e, storage, blank); err != nil {
 		return errors.Join(err, removeNew(e.Storage, blank))
 	}
+	if err := d.publish(e); err != nil {
+		return errors.Join(fmt.Errorf("create export %s: %w", e.Name, err), e.device.Close(), removeNew(e.Storage, blank), d.saveState(false))
+	}
+	d.log.Info("export created", "export", e.Name, "bytes", e.Size, "storage", e.Storage)
+	return nil
+}
+
+// publish notes a new export and serves it. After an error the caller notes again what
+// there is. REQUIRES: loading held.
+func (d *Daemon) publish(e *export) error {
 	forgotten := d.deleted
 	d.deleted = slices.DeleteFunc(slices.Clone(d.deleted), func(s state.Export) bool { return s.Name == e.Name })
 	d.add(e)
-	err = d.saveState(false)
+	err := d.saveState(false)
 	if err == nil {
 		err = d.server().AddExport(e.nbd())
 	}
 	if err != nil {
 		d.deleted = forgotten
 		d.remove(e)
-		return errors.Join(fmt.Errorf("create export %s: %w", e.Name, err), e.device.Close(), removeNew(e.Storage, blank), d.saveState(false))
 	}
-	d.log.Info("export created", "export", e.Name, "bytes", e.Size, "storage", e.Storage)
+	return err
+}
+
+// checkName refuses a name that something else has. REQUIRES: loading held.
+func (d *Daemon) checkName(name string) error {
+	if moved, ok := d.findMoved(name); ok {
+		return &admin.Error{
+			Status: http.StatusConflict, Message: fmt.Sprintf("export %s was here, and moved to %s", name, moved.Moved),
+			Hint: "choose another name, or forget that one: tmemctl export delete " + name,
+		}
+	}
+	if slices.ContainsFunc(d.restoring, func(s state.Export) bool { return s.Name == name }) {
+		return d.transfers.busy(name)
+	}
+	if slices.ContainsFunc(d.list(), func(other *export) bool { return other.Name == name }) {
+		return &admin.Error{
+			Status: http.StatusConflict, Message: fmt.Sprintf("there is an export %s already", name), Hint: "choose another name, or delete that one first",
+		}
+	}
+	if slices.ContainsFunc(d.absent, func(s state.Disk) bool { return s.Name == name }) || d.findDisk(name) != nil ||
+		slices.ContainsFunc(d.bases, func(s *servedBase) bool { return s.Name == name }) {
+		return &admin.Error{
+			Status: http.StatusConflict, Message: fmt.Sprintf("there is a disk or base %s already", name), Hint: "choose another name",
+		}
+	}
 	return nil
 }
 
@@ -152,9 +216,15 @@ func (s service) DeleteExport(name string, removeStorage bool) error {
 	if err := d.mayChange("deletes no export"); err != nil {
 		return err
 	}
+	if moved, ok := d.findMoved(name); ok {
+		return d.forgetMoved(moved)
+	}
 	e := d.find(name)
 	if e == nil {
 		return noExport(name)
+	}
+	if err := d.transfers.busy(name); err != nil {
+		return err
 	}
 	if removeStorage && !e.removable() {
 		return &admin.Error{

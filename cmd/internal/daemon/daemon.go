@@ -19,6 +19,7 @@ import (
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
+	"github.com/tmemd/tmemd/cmd/internal/journal"
 	"github.com/tmemd/tmemd/cmd/internal/protect"
 	"github.com/tmemd/tmemd/cmd/internal/state"
 	"github.com/tmemd/tmemd/frontswap"
@@ -36,6 +37,11 @@ type Options struct {
 	RAM     int64  // bytes, for sizes in percent
 	BootID  string // of this boot of the machine
 	Log     *slog.Logger
+	Journal *journal.Journal // keeps what is logged; nil keeps nothing
+
+	// Settings reads the command line and the configuration file anew, for a reload. Nil
+	// leaves the file alone.
+	Settings func() (*config.Config, error)
 
 	// Inherited are sockets that the service manager listens on, by the names
 	// that it gave them. The daemon closes them.
@@ -74,7 +80,6 @@ type Daemon struct {
 	cleancache  *cleancache.Cleancache
 	buffers     tier.Buffers // of the storage of exports and disks
 	bases       []*servedBase
-	disks       []*servedDisk
 	moves       *moves
 	faults      faults
 	admin       *admin.Server
@@ -85,6 +90,7 @@ type Daemon struct {
 
 	complete atomic.Bool  // the backends of the configuration were loaded
 	phase    atomic.Int32 // a phase
+	unserved atomic.Int32 // sockets that broke
 	loading  sync.Mutex   // see the package comment
 	nextID   uint32       // of an export, above all others; guarded by loading once the daemon runs
 
@@ -94,15 +100,24 @@ type Daemon struct {
 
 	nbdKeys, ramsterKeys, donorKeys certificates
 
-	reloading sync.Mutex    // one reload at a time
-	unreached sync.Map      // by address of a donor: why it was not connected to the last time
-	look      chan struct{} // asks for a look at who donors are; immutable after Open
-	lent      *lending      // memory that is lent; nil if none is; immutable after Open
+	written   config.Written // what the file said when it was last applied; guarded by reloading
+	reloading sync.Mutex     // one reload at a time
+	unreached sync.Map       // by address of a donor: why it was not connected to the last time
+	look      chan struct{}  // asks for a look at who donors are; immutable after Open
+	lent      *lending       // memory that is lent; nil if none is; immutable after Open
 
-	deleted []state.Export // guarded by loading once the daemon runs
+	deleted   []state.Export // guarded by loading once the daemon runs
+	restoring []state.Export // exports that are being restored and not served yet; guarded like deleted
+	transfers transfers
+	clients   []state.Client // guarded by loading once the daemon runs
 
 	exportsMu sync.RWMutex
-	exports   []*export // guarded by exportsMu; their devices are open while it is held
+	exports   []*export      // guarded by exportsMu, as disks; their devices are open while it is held
+	disks     []*servedDisk  // those of the configuration first, to begin with
+	moved     []state.Export // exports that another daemon has now; guarded by exportsMu
+
+	absent   []state.Disk // made by requests, and not open; guarded by loading once the daemon runs
+	nextDisk uint32       // see newDiskID; guarded likewise
 
 	signals  <-chan os.Signal // Run's, for upgrades to see whether a stop is waiting; set before anything is served
 	stopping atomic.Bool      // a stop was asked for
@@ -135,7 +150,10 @@ var phaseNames = [...]string{admin.PhaseServing, admin.PhaseDraining, admin.Phas
 // Open takes the state folder, binds every address, opens storage and loads
 // backends. Nothing is served before Run. An error leaves nothing open.
 func Open(o Options) (*Daemon, error) {
-	d := &Daemon{config: o.Config, options: o, log: o.Log, started: time.Now(), nextID: 1, served: map[string]net.Listener{}, look: make(chan struct{}, 1)}
+	d := &Daemon{config: o.Config, options: o, log: o.Log, started: time.Now(), nextID: 1, written: o.Config.Written(), served: map[string]net.Listener{}, look: make(chan struct{}, 1)}
+	if d.options.Journal == nil {
+		d.options.Journal = journal.New(slog.LevelInfo)
+	}
 	d.faults.allowed = d.config.AllowFaults
 	if d.faults.allowed {
 		d.log.Warn("faults are allowed: tmemctl fault can make backends and storage fail")
@@ -158,7 +176,8 @@ func (d *Daemon) open() (err error) {
 	if err != nil {
 		return err
 	}
-	d.exports, d.deleted = p.exports, p.deleted
+	d.exports, d.deleted, d.moved, d.clients = p.exports, p.deleted, p.moved, p.clients
+	d.keepDisks(last)
 	if err := d.loadKeys(); err != nil {
 		return err
 	}
@@ -222,6 +241,9 @@ func (d *Daemon) plan() (p plan, last state.State, err error) {
 	if _, missing := os.Stat(last.Memory); found && !hasExports(last) && errors.Is(missing, os.ErrNotExist) {
 		last.Memory = "" // what was lent is gone with it, and nothing else was there
 	}
+	if err := d.dropRestored(&last); err != nil {
+		return plan{}, last, err
+	}
 	p, err = makePlan(d.config, last, found, d.options.BootID)
 	if err == nil {
 		err = p.complete(last, d.config)
@@ -250,6 +272,10 @@ func (d *Daemon) saveStateOf(boot string, clean bool) error {
 		s.Exports = append(s.Exports, e.state())
 	}
 	s.Exports = append(s.Exports, d.deleted...)
+	s.Exports = append(s.Exports, d.restoring...)
+	s.Exports = append(s.Exports, d.listMoved()...)
+	s.Clients = d.clients
+	s.Disks = d.savedDisks()
 	return d.folder.Save(s)
 }
 
@@ -301,7 +327,7 @@ func (d *Daemon) openDevice(e *export, s tier.Storage, blank bool) (err error) {
 	}
 	s = d.faults.storage(e.Name, s)
 	e.device, err = tier.Open(tier.Config{
-		Name: e.Name, ID: e.id, Storage: s, Empty: blank, Touch: d.config.Touch, Takeover: e.takeover, Frontswap: d.frontswap, Log: d.log,
+		Name: e.Name, ID: e.id, Storage: s, Empty: blank, Touch: d.config.Touch, Takeover: e.takeover, Overcommit: e.overcommitted(), Client: e.Client, Frontswap: d.frontswap, Log: d.log,
 	})
 	if err != nil {
 		return errors.Join(d.memoryError(fmt.Errorf("open export %s: %w", e.Name, err)), s.Close())
@@ -330,7 +356,10 @@ func (d *Daemon) newNBD() (*nbd.Server, error) {
 	for _, e := range d.list() {
 		c.Exports = append(c.Exports, e.nbd())
 	}
-	for _, s := range d.disks {
+	for _, m := range d.listMoved() {
+		c.Exports = append(c.Exports, movedExport(m))
+	}
+	for _, s := range d.listDisks() {
 		c.Exports = append(c.Exports, s.nbd())
 	}
 	return nbd.NewServer(c)
@@ -346,6 +375,7 @@ func (d *Daemon) server() *nbd.Server {
 // that backends hold are dropped.
 func (d *Daemon) close() error {
 	var errs []error
+	d.transfers.end()
 	for _, f := range d.options.Inherited {
 		errs = append(errs, f.Close())
 	}

@@ -51,7 +51,7 @@ func (b *logBuffer) String() string {
 
 // instance is a daemon under test.
 type instance struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	signals chan os.Signal
 	ended   chan error
@@ -60,7 +60,7 @@ type instance struct {
 }
 
 // options are those of a daemon in dir with the flags.
-func options(t *testing.T, dir string, log *logBuffer, args ...string) Options {
+func options(t testing.TB, dir string, log *logBuffer, args ...string) Options {
 	t.Helper()
 	host := config.Host{RAM: ram, Env: os.Getenv, Kinds: Kinds()}
 	flags := []string{"--state-dir", dir, "--metrics", "127.0.0.1:0"}
@@ -79,7 +79,7 @@ func options(t *testing.T, dir string, log *logBuffer, args ...string) Options {
 }
 
 // run runs a daemon of the options until the test stops it.
-func run(t *testing.T, o Options, log *logBuffer) *instance {
+func run(t testing.TB, o Options, log *logBuffer) *instance {
 	t.Helper()
 	d, err := Open(o)
 	if err != nil {
@@ -96,7 +96,7 @@ func run(t *testing.T, o Options, log *logBuffer) *instance {
 	return i
 }
 
-func start(t *testing.T, dir string, args ...string) *instance {
+func start(t testing.TB, dir string, args ...string) *instance {
 	t.Helper()
 	log := &logBuffer{}
 	return run(t, options(t, dir, log, append([]string{"--size", "4MiB"}, args...)...), log)
@@ -154,14 +154,19 @@ func (i *instance) dial() (*nbdtest.Client, error) {
 
 func (i *instance) attach() *nbdtest.Client {
 	i.t.Helper()
-	c, err := i.dial()
+	return i.attachTo("swap")
+}
+
+func (i *instance) attachTo(export string) *nbdtest.Client {
+	i.t.Helper()
+	c, err := nbdtest.Dial("unix", filepath.Join(i.dir, "nbd.sock"), export)
 	if err != nil {
 		i.t.Fatal(err)
 	}
 	return c
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -652,6 +657,7 @@ func TestAnnouncement(t *testing.T) {
 		"  nbd      tcp://127.0.0.1:" + port + "\n",
 		"  admin    unix://" + dir + "/admin.sock\n",
 		"  metrics  http://" + d.metricsAddr + "/metrics\n",
+		"  status   http://" + d.metricsAddr + "/\n",
 		"  modprobe nbd\n  tmemctl attach /dev/nbd0 --server 'unix://" + dir + "/nbd.sock' --export swap --detach\n",
 		"  modprobe nbd\n  tmemctl attach /dev/nbd0 --server tcp://127.0.0.1:" + port + " --export swap --detach\n",
 	} {

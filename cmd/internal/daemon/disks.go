@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -18,11 +19,14 @@ import (
 	"github.com/tmemd/tmemd/tier/disk"
 )
 
-// servedDisk is one disk that is served. There are those of the configuration, from
-// start to end: they have no state of ours, as storage is the truth.
+// servedDisk is one disk that is served: of the configuration, or made by a request, which
+// is all that is kept of it, as storage is the truth. All is immutable.
 type servedDisk struct {
-	config.Disk              // immutable
-	device      *disk.Device // immutable
+	config.Disk
+	created bool   // by a request
+	made    bool   // its file was made for it
+	content string // names it
+	device  *disk.Device
 }
 
 // The numbers of disks and bases are above all numbers of exports: backends tell pages
@@ -36,12 +40,13 @@ const (
 // later: both are well.
 func (d *Daemon) openDisks() error {
 	for i, c := range d.config.Disks {
-		device, err := d.openDisk(c, firstDiskID+uint32(i))
+		device, err := d.openDisk(c, d.newDiskID())
 		if err != nil {
 			return d.config.Fault(fmt.Sprintf("disk[%d].path", i), cureDisk(err), err)
 		}
-		d.disks = append(d.disks, &servedDisk{Disk: c, device: device})
+		d.putDisk(len(d.disks), d.newServed(c, device))
 	}
+	d.openCreated()
 	return nil
 }
 
@@ -91,13 +96,21 @@ func cureDisk(err error) string {
 	return "its size has to be a multiple of 4096 bytes: truncate -s %4096 PATH makes a file a little longer"
 }
 
+// newServed makes one that is not on the list yet.
+func (d *Daemon) newServed(c config.Disk, device *disk.Device) *servedDisk {
+	content := d.identityOf("disk " + c.Name + " " + c.Path)
+	return &servedDisk{Disk: c, device: device, content: hex.EncodeToString(content[:])}
+}
+
+// nbd is what is served. The description says that it is a disk, so that nobody makes
+// swap of it, and which one: tmemctl attach holds a server to it when it reconnects.
 func (s *servedDisk) nbd() nbd.Export {
 	access, err := config.ParseAccess(s.Allow)
 	if err != nil {
 		access = &nbd.Access{} // checked before
 	}
 	return nbd.Export{
-		Name: s.Name, Description: "disk through tmemd", Device: s.device, ReadOnly: s.ReadOnly, Access: access, SlowZeroes: true,
+		Name: s.Name, Description: "disk through tmemd, content " + s.content, Device: s.device, ReadOnly: s.ReadOnly, Access: access, SlowZeroes: true,
 	}
 }
 
@@ -105,7 +118,7 @@ func (s *servedDisk) nbd() nbd.Export {
 // behind what lies over them.
 func (d *Daemon) closeDisks() error {
 	var errs []error
-	for _, s := range d.disks {
+	for _, s := range d.listDisks() {
 		if err := s.device.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("disk %s: %w", s.Name, err))
 		}
@@ -156,12 +169,23 @@ func (s service) SetDisk(name string, settings admin.DiskSettings) (admin.Disk, 
 	if err != nil {
 		return admin.Disk{}, &admin.Error{Status: http.StatusBadRequest, Message: "mode: " + err.Error(), Hint: config.ModeSyntax}
 	}
-	i := slices.IndexFunc(s.d.disks, func(served *servedDisk) bool { return served.Name == name })
-	if i < 0 {
-		return admin.Disk{}, &admin.Error{
-			Status: http.StatusNotFound, Message: "there is no disk " + name, Hint: "tmemctl disk list shows what there is",
+	served := s.d.findDisk(name)
+	if served == nil {
+		return admin.Disk{}, noDisk(name)
+	}
+	served.device.SetMode(mode)
+	if served.created {
+		s.d.noteSettings() // for a process that takes over; not worth to fail for
+	}
+	return s.showDisk(name)
+}
+
+// showDisk shows the disk of that name.
+func (s service) showDisk(name string) (admin.Disk, error) {
+	for _, shown := range s.Disks() {
+		if shown.Name == name {
+			return shown, nil
 		}
 	}
-	s.d.disks[i].device.SetMode(mode)
-	return s.Disks()[len(s.d.bases)+i], nil
+	return admin.Disk{}, noDisk(name)
 }

@@ -26,8 +26,9 @@
 //	    wants to see it gone joins it. It puts an end to a shrink or migration.
 //	E5  No backend is registered from the moment in which a stop begins, but by a
 //	    replacement that was under way, which the stop waits for.
-//	E6  Certificates that cannot be used never replace ones that can. A reload
-//	    changes nothing else, and may come at any time.
+//	E6  Certificates that cannot be used never replace ones that can. A configuration
+//	    file that is wrong changes nothing; of one that is right, what can change live
+//	    is changed, all or none (apply.go). A reload may come at any time.
 //	E7  Pages in memory outlive the process if there is a memory folder: whatever ends
 //	    it, the next one in the same boot takes over every page, or refuses to start
 //	    and changes nothing. Nothing is half used.
@@ -86,11 +87,45 @@
 // for a page that is not there. The size is noted, and stands against the
 // configuration's until the export is made anew.
 //
+// # Saves, restores and moves
+//
+// transfers knows those that are under way: one for each export, and none begins without
+// loading. An export that has one is not deleted or resized, and nothing is upgraded; a
+// stop ends them first. They end with the request that began them.
+//
+//	E8  A restore is there with every page, or everything is as it was, whatever dies
+//	    (restore.go has the states). Nobody reaches the export before.
+//	E9  An export that moves is served by one daemon at a time. Until state.json says where
+//	    it moved it is here; from then on it is refused here, in later runs too, until it
+//	    is deleted (moveexport.go has the steps, package mover what is before).
+//
+// Not promised of a move: that state.json is the old one if saving the new one failed, and
+// saving the old one once more failed too, and the process dies then. The log has an error.
+//
+// # Clients
+//
+// clients.go: those of the configuration, as requests changed them, and those that requests
+// made, are noted in state.json with what they may have; like exports, before the request
+// is answered. One that the configuration dropped stays while an export belongs to it.
+// They are made before any page map is opened. Destroying one deletes its exports first.
+//
 // # Disks
 //
-// Those of the configuration, from start to end. They have no state of ours: storage is
+// Those of the configuration, and those that requests made, which state.json lists for the
+// next run, before the request is answered. They have no other state of ours: storage is
 // the truth, and their cache begins empty. They are opened when backends are there, and
 // closed, synced, before backends are; a takeover and an upgrade know nothing of them.
+//
+//	a disk that a request made   by                      in state.json
+//	served                       create; a start         yes
+//	not served                   a start, or a resize,   yes: the next start tries again
+//	                             that could not open it
+//	gone                         delete; the             no
+//	                             configuration names it
+//
+// One that cannot be opened does not keep the daemon from serving swap; one of the
+// configuration does, as anything wrong there. A resize closes a disk, which no client has,
+// and opens it anew.
 //
 // # Sockets
 //
@@ -110,11 +145,13 @@
 // # Locks
 //
 // loading is held for an upgrade as a whole, and to load a backend, to begin to
-// replace one, to create, resize or delete an export, and to begin a stop (E5); moves.mu
+// replace one, to create, resize or delete an export or a disk, to begin and to commit a transfer (a
+// move's pause included), and to begin a stop (E5); moves.mu and transfers.mu
 // below it, for a moment each time, and urgency's lock, which an upgrade holds while
 // nobody is served. mu guards what the NBD server is replaced in and exportsMu the list
-// of exports; nothing but devices' own locks is below them. reloading is held over one
-// reload; what is below it are remote.mu and frontswap's locks, one after the other.
+// of exports and that of disks; nothing but devices' own locks is below them. reloading is
+// held over one reload; what is below it are remote.mu, exportsMu and frontswap's locks, one
+// after the other.
 // remote.mu is held to change who donors are, and below frontswap's lock to record them:
 // nothing that holds it records.
 //

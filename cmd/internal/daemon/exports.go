@@ -10,6 +10,7 @@ import (
 	"github.com/tmemd/tmemd/cmd/internal/admin"
 	"github.com/tmemd/tmemd/cmd/internal/config"
 	"github.com/tmemd/tmemd/cmd/internal/state"
+	"github.com/tmemd/tmemd/frontswap"
 	"github.com/tmemd/tmemd/nbd"
 	"github.com/tmemd/tmemd/tier"
 )
@@ -22,6 +23,8 @@ type export struct {
 	id            uint32 // immutable once it is open: its number, in memory files
 	takeover      bool   // immutable: its page map is what the last run left
 	resized       bool   // by a request, against the configuration; guarded by Daemon.loading once the daemon runs
+	restoring     bool   // its pages are not all there yet, and do not count; guarded like resized
+	emptied       bool   // immutable: what a restore that was killed left in it is dropped at the start
 	shrinking     int64  // the size that it is about to have, or 0; guarded like resized
 
 	content string       // names the content; immutable once the device is open
@@ -37,6 +40,11 @@ func (e *export) size() int64 {
 	return size
 }
 
+// overcommitted says whether the page map takes memory as pages are written: a client's
+// exports may be many and mostly empty. Those of nobody in particular are swap of a host,
+// where a write must not fail for want of it.
+func (e *export) overcommitted() bool { return e.Client != "" && e.Client != frontswap.DefaultClient }
+
 func (e *export) state() state.Export {
 	mode := e.Writethrough
 	if e.device != nil {
@@ -47,11 +55,14 @@ func (e *export) state() state.Export {
 		size = min(size, e.shrinking)
 	}
 	s := state.Export{
-		Name: e.Name, ID: e.id, Content: e.content, Size: size, Storage: e.Storage,
+		Name: e.Name, ID: e.id, Content: e.content, Size: size, Storage: e.Storage, Client: e.Client,
 		Created: e.created, Resized: e.resized || e.shrinking > 0 && !e.created, Writethrough: mode.String(),
 	}
 	if e.created {
 		s.Allow = e.Allow
+	}
+	if e.restoring {
+		s.Restoring = state.RestoringPages
 	}
 	return s
 }

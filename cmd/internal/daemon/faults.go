@@ -112,7 +112,7 @@ func (d *Daemon) faultTargets() ([]faultTarget, error) {
 	defer d.loading.Unlock()
 	d.faults.keep(partStorage, func(name string) bool {
 		return slices.ContainsFunc(d.list(), func(e *export) bool { return e.Name == name }) ||
-			slices.ContainsFunc(d.disks, func(s *servedDisk) bool { return s.Name == name }) ||
+			d.findDisk(name) != nil ||
 			slices.ContainsFunc(d.bases, func(s *servedBase) bool { return s.Name == name })
 	})
 	if !d.moves.replacing() {
@@ -165,7 +165,7 @@ func (s service) SetFaults(name string, texts []string) (admin.Fault, error) {
 			return admin.Fault{}, &admin.Error{
 				Status: http.StatusBadRequest, Message: err.Error(),
 				Hint: fmt.Sprintf("OPERATION [pages=FIRST-LAST] [every=N] [times=N] ACTION; operations of %s: %v; "+
-					"actions: refuse, error, transient, full, corrupt, delay=TIME", t.part, partOperations[t.part]),
+					"actions: refuse, error, transient, full, corrupt, gone, delay=TIME", t.part, partOperations[t.part]),
 			}
 		}
 		rules = append(rules, rule)

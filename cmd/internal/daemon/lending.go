@@ -106,7 +106,7 @@ func (d *Daemon) serveLent(list []net.Listener) {
 		}
 		d.running.Go(func() {
 			if err := d.lent.donor.Serve(l); !errors.Is(err, donor.ErrClosed) && !errors.Is(err, net.ErrClosed) {
-				d.logError(err)
+				d.notServed(err)
 			}
 		})
 	}

@@ -18,6 +18,7 @@ func (d *Daemon) makeFrontswap() {
 	}
 	d.frontswap = frontswap.Open(c)
 	d.moves = newMoves(d.frontswap)
+	d.makeClients()
 }
 
 // openRest opens what no earlier process left. loaded says that the backends of the

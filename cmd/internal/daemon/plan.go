@@ -14,7 +14,9 @@ import (
 // plan is what a start makes of what the last run left.
 type plan struct {
 	exports  []*export      // with the sizes that they will have
+	clients  []state.Client // that there are to be
 	deleted  []state.Export // remembered for later
+	moved    []state.Export // another daemon has them
 	takeover bool           // what the last run has in memory is taken over
 	empty    bool           // storage is emptied first
 	warning  string         // why it is, if nobody asked for it
@@ -47,7 +49,11 @@ func makePlan(c *config.Config, last state.State, found bool, bootID string) (pl
 	for _, e := range c.Exports {
 		p.exports = append(p.exports, &export{Export: e})
 	}
+	if !c.Fresh {
+		last = p.leaveMoved(last)
+	}
 	p.addCreated(last)
+	p.addClients(c, last)
 	if !found || c.Fresh {
 		return p, nil
 	}
@@ -82,6 +88,23 @@ func makePlan(c *config.Config, last state.State, found bool, bootID string) (pl
 	return p, nil
 }
 
+// leaveMoved takes exports that another daemon has out of the plan, and returns the
+// state without them. With --fresh they are forgotten instead.
+func (p *plan) leaveMoved(last state.State) state.State {
+	exports := last.Exports
+	last.Exports = nil
+	for _, before := range exports {
+		if before.Moved == "" {
+			last.Exports = append(last.Exports, before)
+			continue
+		}
+		p.moved = append(p.moved, before)
+		p.exports = slices.DeleteFunc(p.exports, func(e *export) bool { return e.Name == before.Name })
+		p.notes = append(p.notes, fmt.Sprintf("export %s moved to %s and is not served here; tmemctl export delete %s forgets that", before.Name, before.Moved, before.Name))
+	}
+	return last
+}
+
 // hasExports says whether the last run had pages of its own to lose.
 func hasExports(last state.State) bool {
 	return slices.ContainsFunc(last.Exports, func(e state.Export) bool { return !e.Deleted })
@@ -106,13 +129,14 @@ func (p *plan) addCreated(last state.State) {
 		named := slices.ContainsFunc(p.exports, func(e *export) bool { return e.Name == before.Name })
 		switch {
 		case named:
+		case before.Moved != "": // given up by --fresh
 		case before.Deleted:
 			p.deleted = append(p.deleted, before)
 		case before.Created:
 			// A mode that is not known is off.
 			mode, _ := tier.ParseWritethrough(before.Writethrough)
 			p.exports = append(p.exports, &export{created: true, Export: config.Export{
-				Name: before.Name, Size: before.Size, SizeChosen: true, Storage: before.Storage, Writethrough: mode, Allow: before.Allow,
+				Name: before.Name, Size: before.Size, SizeChosen: true, Storage: before.Storage, Writethrough: mode, Allow: before.Allow, Client: before.Client,
 			}})
 		}
 	}
@@ -153,6 +177,7 @@ func (p *plan) agree(i int, last state.State, c *config.Config) error {
 				fmt.Errorf("export %s exists with %s (%d bytes), not %s", e.Name, cli.Bytes(uint64(before.Size)), before.Size, cli.Bytes(uint64(e.Size))))
 		}
 		e.Size, e.id, e.content, e.takeover = before.Size, before.ID, before.Content, p.takeover
+		e.emptied = before.Restoring != ""
 		if p.takeover && before.Writethrough != "" {
 			e.Writethrough, _ = tier.ParseWritethrough(before.Writethrough) // one that is not known is off
 		}
@@ -168,7 +193,7 @@ func (p *plan) complete(last state.State, c *config.Config) error {
 	}
 	for i, e := range p.exports {
 		for _, before := range last.Exports {
-			if before.Name != e.Name || e.stale {
+			if before.Name != e.Name || e.stale || before.Moved != "" {
 				continue
 			}
 			if err := hasContent(e.Storage, before.Size); err != nil {

@@ -38,6 +38,9 @@ func (d *Daemon) resize(name string, size int64, discard bool) error {
 	if e == nil {
 		return noExport(name)
 	}
+	if err := d.transfers.busy(name); err != nil {
+		return err
+	}
 	before, resized := e.size(), e.resized
 	var err error
 	if size < before {

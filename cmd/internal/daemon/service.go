@@ -26,7 +26,10 @@ var _ admin.Service = service{}
 
 // snapshot asks every part how it is. Metrics and the admin API show the same.
 func (d *Daemon) snapshot() metrics.Snapshot {
-	s := metrics.Snapshot{Version: d.options.Version, Backends: d.frontswap.Backends(), Protection: map[string]bool{}}
+	s := metrics.Snapshot{
+		Version: d.options.Version, Revision: revision(), Health: d.health(), Backends: d.frontswap.Backends(), Protection: map[string]bool{},
+		ProtectionWanted: d.options.Protection.Wanted,
+	}
 	for _, m := range d.options.Protection.Measures {
 		s.Protection[m.Name] = m.State == protect.Done
 	}
@@ -34,16 +37,20 @@ func (d *Daemon) snapshot() metrics.Snapshot {
 	for _, e := range d.exports {
 		s.Exports = append(s.Exports, metrics.Export{Name: e.Name, Size: e.size(), Stats: e.device.Stats()})
 	}
-	d.exportsMu.RUnlock()
 	for _, served := range d.bases {
 		s.Disks = append(s.Disks, served.snapshot())
 	}
 	for _, served := range d.disks {
 		s.Disks = append(s.Disks, served.snapshot())
 	}
+	d.exportsMu.RUnlock()
 	if server := d.server(); server != nil {
 		s.NBD = server.Stats()
 	}
+	s.Moves = metrics.Moves{
+		Away: len(d.listMoved()), Done: d.transfers.moved.Load(), Failed: d.transfers.failed.Load(), Pause: time.Duration(d.transfers.pause.Load()),
+	}
+	s.Clients = d.frontswap.Clients()
 	s.Memory = append(s.Memory, d.buffers.Usage())
 	s.Ramsters, s.Lent = countRemotes(s.Backends), d.lent.count()
 	return s
@@ -84,6 +91,9 @@ func (s service) Status() admin.Status {
 }
 
 func metricsURL(address string) string { return "http://" + address + "/metrics" }
+
+// Journal implements admin.Service.
+func (s service) Journal() admin.Journal { return s.d.options.Journal }
 
 // Exports implements admin.Service.
 func (s service) Exports() []admin.Export { return s.d.showExports(s.d.snapshot()) }
@@ -140,9 +150,12 @@ func (s service) Unload(name string) (admin.Move, error) {
 
 func (d *Daemon) showExports(s metrics.Snapshot) []admin.Export {
 	exports := []admin.Export{}
+	for _, m := range d.listMoved() {
+		exports = append(exports, admin.Export{Name: m.Name, SizeBytes: m.Size, MovedTo: m.Moved, Errors: map[string]uint64{}})
+	}
 	for _, x := range s.Exports {
 		e := admin.Export{
-			Name: x.Name, SizeBytes: x.Size, Errors: map[string]uint64{},
+			Name: x.Name, Client: x.Stats.Area.Client, UsedBytes: x.Stats.Area.Used, SizeBytes: x.Size, Errors: map[string]uint64{},
 			Pages: admin.PagesByOwner{
 				None: x.Stats.Area.None, Storage: x.Stats.Area.Storage, Hole: x.Stats.Area.Hole, Lost: x.Stats.Area.Lost, Backends: x.Stats.Area.Backends,
 			},
@@ -187,6 +200,7 @@ func showBackend(b frontswap.BackendStatus) admin.Backend {
 		Pages: b.Pages, EphemeralPages: b.Stats.EphemeralPages, SameFilledPages: b.Stats.SameFilledPages,
 		StoredBytes: b.Stats.StoredBytes, HeldBytes: b.Stats.HeldBytes, LimitBytes: b.Stats.LimitBytes,
 		MaxBytes: b.Stats.MaxBytes, Stall: b.Stats.Stall, IncompressiblePages: b.Stats.Incompressible,
+		Stores:  b.Stats.Refused[backends.Accepted],
 		Refused: map[string]uint64{}, Moved: map[string]uint64{}, LoadErrors: b.LoadErrors, CorruptLoads: b.Stats.CorruptLoads,
 	}
 	for reason := backends.Accepted + 1; reason < backends.Refusals; reason++ {

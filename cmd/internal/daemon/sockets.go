@@ -11,6 +11,7 @@ import (
 	"github.com/tmemd/tmemd/cmd/internal/cli"
 	"github.com/tmemd/tmemd/cmd/internal/config"
 	"github.com/tmemd/tmemd/metrics"
+	"github.com/tmemd/tmemd/metrics/statuspage"
 )
 
 // bound is an address where NBD is served.
@@ -109,7 +110,11 @@ func (d *Daemon) bindMetrics() error {
 	if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
 		d.log.Warn("metrics can be read by others: their address is not a loopback address", "address", d.metricsAddr)
 	}
-	d.metrics, err = metrics.NewServer(metrics.NewCollector(d.snapshot), d.log)
+	c := metrics.ServerConfig{Take: d.snapshot, Sampler: metrics.NewSampler(d.snapshot), Log: d.log}
+	if d.config.StatusPage {
+		c.Page = statuspage.NewHandler(c.Sampler)
+	}
+	d.metrics, err = metrics.NewServer(c)
 	return err
 }
 

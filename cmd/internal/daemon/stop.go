@@ -73,6 +73,7 @@ func (d *Daemon) serve(ready func()) {
 		d.running.Go(func() { d.urgency.watch(ctx, d) })
 	}
 	d.running.Go(func() { d.watchDonors(ctx) })
+	d.running.Go(func() { d.frontswap.Balance(ctx) })
 	d.serveLent(bound.lent)
 	d.goOnDraining()
 	ready()
@@ -94,7 +95,7 @@ func (d *Daemon) noteSocket(name string, l net.Listener) {
 func (d *Daemon) serveNBD(i int, l net.Listener) {
 	d.noteSocket(nbdSocket(i), l)
 	server := d.server()
-	d.running.Go(func() { d.logError(server.Serve(context.Background(), l)) })
+	d.running.Go(func() { d.notServed(server.Serve(context.Background(), l)) })
 }
 
 // logError is for what cannot be reported to anybody: a listener broke. Clients
@@ -109,6 +110,7 @@ func (d *Daemon) logError(err error) {
 // it back.
 func (d *Daemon) stop(signals <-chan os.Signal) error {
 	d.enter(phaseDraining)
+	d.transfers.end() // none can begin any more
 	d.server().StopAccepting()
 	hurry, err := d.drainAll(signals)
 	if err != nil {
@@ -275,7 +277,7 @@ func (d *Daemon) resume() {
 		d.serveNBD(i, l)
 	}
 	errs = append(errs, d.recordComplete())
-	d.logError(errors.Join(errs...))
+	d.notServed(errors.Join(errs...))
 	d.stopping.Store(false)
 	d.enter(phaseServing)
 }

@@ -44,6 +44,12 @@ func (d *Daemon) takeOver() (loaded bool, err error) {
 	for _, e := range d.exports {
 		if e.takeover {
 			e.device.Resume()
+			if e.emptied {
+				if err := e.device.Empty(); err != nil {
+					return false, d.takeoverError(err)
+				}
+				d.log.Warn("a restore did not come to its end; the export is empty, as it was before", "export", e.Name)
+			}
 			e.device.SetWritethrough(e.Writethrough)
 			keep[frontswap.MapName(e.id)] = true
 		}

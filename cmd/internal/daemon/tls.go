@@ -3,8 +3,6 @@ package daemon
 import (
 	"crypto/x509"
 	"errors"
-	"fmt"
-	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -74,50 +72,6 @@ func (d *Daemon) loadKeys() error {
 	}
 	return nil
 }
-
-// reload reads the certificates and the files of donors anew. New connections get them,
-// open ones keep theirs. After an error all certificates stay as they were.
-func (d *Daemon) reload() (admin.Reloaded, error) {
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
-	fresh := map[*certificates]*nbd.TLSKeys{}
-	for _, c := range d.parts() {
-		if c.tls.Mode == nbd.TLSOff {
-			continue
-		}
-		keys, err := c.tls.Load(c.table)
-		if err == nil {
-			err = config.Validity(keys.Certificate.Leaf, time.Now())
-		}
-		if err != nil {
-			d.log.Error("the certificates were not replaced, the old ones are used on", "table", c.table, "error", err)
-			told := &admin.Error{Status: http.StatusConflict, Message: fmt.Sprintf("the old certificates are used on: %v", err), Hint: "put a good one in its place"}
-			var bad *config.TLSError
-			if errors.As(err, &bad) {
-				told.Message, told.Hint = fmt.Sprintf("the old certificates are used on: %s: %v", bad.Setting, bad), bad.Hint
-			}
-			return admin.Reloaded{}, told
-		}
-		fresh[c] = keys
-	}
-	for c, keys := range fresh {
-		c.keys.Store(keys)
-		d.log.Info("certificates read anew", "table", c.table, "certificate", certificateName(keys.Certificate.Leaf), "expires", keys.Certificate.Leaf.NotAfter)
-	}
-	files, err := d.readDonors()
-	if err != nil {
-		return admin.Reloaded{}, err
-	}
-	if len(fresh)+len(files) == 0 {
-		return admin.Reloaded{}, &admin.Error{
-			Status: http.StatusConflict, Message: "there is nothing to read anew: TLS is off", Hint: "other settings need a restart; see [nbd.tls] for TLS",
-		}
-	}
-	return admin.Reloaded{TLS: d.showTLS(), Ramster: d.ramsterKeys.show(true), Donor: d.donorKeys.show(true), DonorsFiles: files}, nil
-}
-
-// Reload implements admin.Service.
-func (s service) Reload() (admin.Reloaded, error) { return s.d.reload() }
 
 // showTLS describes TLS of NBD, or is nil if it is off.
 func (d *Daemon) showTLS() *admin.TLS {

@@ -73,6 +73,9 @@ func (d *Daemon) upgrade() error {
 			Hint: "wait for its end (tmemctl backend list), or end it: tmemctl backend cancel " + name,
 		}
 	}
+	if err := d.transfers.busy(""); err != nil {
+		return err
+	}
 	program := d.options.Program
 	if err := unix.Access(program, unix.X_OK); err != nil {
 		return upgradeError(fmt.Errorf("%s: %w", program, err))

@@ -28,6 +28,7 @@ func (e *examination) devices() {
 		record, found := e.attachment(area.Name)
 		e.agent(area.Name, record, found)
 		e.queue(area.Name)
+		e.scheduler(area.Name)
 		e.priority(area, areas)
 	}
 	for _, r := range e.Attachments {

@@ -35,6 +35,8 @@ type Facts struct {
 	Daemon      *admin.Status   // of this host; nil if none answers
 	DaemonError string          // why none does
 	Attachments []attach.Record // devices of this host
+
+	Free func(path string) (uint64, error) // bytes that are free where a path is; nil looks at none
 }
 
 // Examine goes through all checks.
@@ -44,6 +46,8 @@ func Examine(f Facts) []Finding {
 	e.daemon()
 	e.devices()
 	e.memory()
+	e.storage()
+	e.host()
 	return e.findings
 }
 
@@ -117,6 +121,10 @@ func (e *examination) kernel() {
 		e.add("version", subject, Warning, fmt.Sprintf("Linux %d.%d is older than what tmemd is tested with", major, minor), "use Linux 6.1 or later")
 	default:
 		e.add("version", subject, OK, fmt.Sprintf("Linux %d.%d", major, minor), "")
+	}
+	if err == nil && e.local() && !before(major, minor, 6, 1) && before(major, minor, 6, 3) {
+		e.add("upgrade", subject, Note, fmt.Sprintf("Linux %d.%d lends a new program too little memory: tmemctl upgrade refuses while this host swaps through the daemon", major, minor),
+			"use Linux 6.3 or later, or tmemctl detach before each upgrade")
 	}
 	if _, err := os.Stat(filepath.Join(e.Root, "sys/module/nbd")); err == nil {
 		e.add("module", subject, OK, "the nbd module is there", "")

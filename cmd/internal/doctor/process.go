@@ -46,6 +46,7 @@ func (e *examination) process(subject string, pid int, bad string) {
 	proc := fmt.Sprintf("proc/%d", pid)
 	e.threads(subject, pid, bad)
 	e.lockedMemory(subject, proc, bad)
+	e.lockLimit(subject, proc, bad)
 	score, err := e.number(proc, "oom_score_adj")
 	switch {
 	case err != nil:

@@ -16,7 +16,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
-	"github.com/tmemd/tmemd/pagemap"
+	"github.com/tmemd/tmemd/backends/pagemap"
 )
 
 // holdVariable tells a process that it is to hold memory of a kind, and nothing else.

@@ -6,9 +6,9 @@ import (
 	"io"
 	"strings"
 
+	"github.com/tmemd/tmemd/backends/pagemap"
 	"github.com/tmemd/tmemd/backends/zcache"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
-	"github.com/tmemd/tmemd/pagemap"
 )
 
 // Options says what to estimate.

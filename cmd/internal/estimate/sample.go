@@ -12,9 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tmemd/tmemd/backends/pagemap"
 	"github.com/tmemd/tmemd/backends/zcache"
 	"github.com/tmemd/tmemd/cmd/internal/cli"
-	"github.com/tmemd/tmemd/pagemap"
 )
 
 // nice is what the thread that does the work has (E3).

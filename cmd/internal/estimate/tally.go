@@ -4,8 +4,8 @@ import (
 	"math"
 
 	"github.com/tmemd/tmemd/backends/arena"
+	"github.com/tmemd/tmemd/backends/pagemap"
 	"github.com/tmemd/tmemd/backends/zcache"
-	"github.com/tmemd/tmemd/pagemap"
 )
 
 // policy is a way to keep pages.

@@ -44,6 +44,8 @@ const (
 	commandFlush      = 3
 	commandTrim       = 4
 	commandZeroes     = 6
+
+	flagFUA = 1 << 16 // of the command's flags, before the command
 )
 
 // Dial attaches to an export.
@@ -104,6 +106,14 @@ func (c *Client) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
+// WriteFUA is WriteAt that is answered when the bytes are on the medium.
+func (c *Client) WriteFUA(p []byte, off int64) (int, error) {
+	if err := c.request(flagFUA|commandWrite, uint64(off), uint32(len(p)), p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
 // Trim discards a range.
 func (c *Client) Trim(off, length int64) error {
 	return c.request(commandTrim, uint64(off), uint32(length), nil)
@@ -118,7 +128,7 @@ func (c *Client) WriteZeroes(off, length int64) error {
 func (c *Client) Flush() error { return c.request(commandFlush, 0, 0, nil) }
 
 // request sends a request and reads its reply's header.
-func (c *Client) request(command uint16, off uint64, length uint32, data []byte) error {
+func (c *Client) request(command uint32, off uint64, length uint32, data []byte) error {
 	if err := c.send(command, off, length, data); err != nil {
 		return err
 	}
@@ -135,14 +145,13 @@ func (c *Client) request(command uint16, off uint64, length uint32, data []byte)
 	return nil
 }
 
-func (c *Client) send(command uint16, off uint64, length uint32, data []byte) error {
+func (c *Client) send(command uint32, off uint64, length uint32, data []byte) error {
 	if err := c.conn.SetDeadline(time.Now().Add(Timeout)); err != nil {
 		return err
 	}
 	c.cookie++
 	b := binary.BigEndian.AppendUint32(nil, requestMagic)
-	b = binary.BigEndian.AppendUint16(b, 0)
-	b = binary.BigEndian.AppendUint16(b, command)
+	b = binary.BigEndian.AppendUint32(b, command)
 	b = binary.BigEndian.AppendUint64(b, c.cookie)
 	b = binary.BigEndian.AppendUint64(b, off)
 	b = binary.BigEndian.AppendUint32(b, length)

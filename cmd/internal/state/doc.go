@@ -4,7 +4,8 @@
 // The daemon opens a [Folder] before anything else and closes it last.
 //
 //	DIR/lock         held (flock) while a daemon uses the folder; has its process id
-//	DIR/state.json   what was exported, and whether it was stopped properly
+//	DIR/state.json   what was exported, which disks requests made, and whether it was
+//	                 stopped properly
 //	DIR/nbd.sock     sockets, made by the daemon
 //	DIR/admin.sock
 //	DIR/NAME.img     storage of the export NAME, unless it is elsewhere

@@ -27,6 +27,35 @@ type State struct {
 	NextID uint32 `json:"next_id,omitempty"`
 
 	Exports []Export `json:"exports"`
+	Clients []Client `json:"clients,omitempty"`
+
+	// Disks are those that requests made, not the configuration: the next run serves
+	// them too.
+	Disks []Disk `json:"disks,omitempty"`
+}
+
+// Client is one client as it was. Created and Changed say that a request made it, or
+// changed it against the configuration.
+type Client struct {
+	Name        string `json:"name"`
+	Weight      uint32 `json:"weight"`
+	Cap         uint64 `json:"cap,omitempty"`
+	Reservation uint64 `json:"reservation,omitempty"`
+	Frozen      bool   `json:"frozen,omitempty"`
+	Created     bool   `json:"created,omitempty"`
+	Changed     bool   `json:"changed,omitempty"`
+}
+
+// Disk is one disk as it was served. Its content is in its file or device only.
+type Disk struct {
+	Name     string   `json:"name"`
+	Path     string   `json:"path"`
+	Made     bool     `json:"made,omitempty"` // the file was made for it
+	ReadOnly bool     `json:"read_only,omitempty"`
+	Base     string   `json:"base,omitempty"`
+	Shared   string   `json:"shared,omitempty"`
+	Mode     string   `json:"mode,omitempty"` // that it had
+	Allow    []string `json:"allow,omitempty"`
 }
 
 // Export is one export as it was served.
@@ -45,6 +74,7 @@ type Export struct {
 	Created      bool     `json:"created,omitempty"`
 	Writethrough string   `json:"writethrough,omitempty"` // the mode that it had
 	Allow        []string `json:"allow,omitempty"`        // of a created one: who may open it
+	Client       string   `json:"client,omitempty"`       // whom it belongs to
 
 	// Resized says that the size of an export of the configuration was changed by
 	// a request: it stands against the one that is configured.
@@ -53,7 +83,20 @@ type Export struct {
 	// Deleted says that the export is gone and its storage is left, with content
 	// that is not whole: whoever uses it under this name again empties it.
 	Deleted bool `json:"deleted,omitempty"`
+
+	// Restoring says that a process is filling the export with saved pages, and that
+	// nothing of that counts if it does not come to its end; see RestoringExport.
+	Restoring string `json:"restoring,omitempty"`
+
+	// Moved is where another daemon has the export now. Nothing of it is here any more.
+	Moved string `json:"moved,omitempty"`
 }
+
+// What of an export is being restored, and is dropped if the process dies.
+const (
+	RestoringExport = "export" // it is not served yet, and its storage was made for it
+	RestoringPages  = "pages"  // it was there before, and empty
+)
 
 // FileName is the name of the state in its folder.
 const FileName = "state.json"
