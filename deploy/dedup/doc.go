@@ -19,6 +19,36 @@
 //
 // Each guest works, has all its programs' memory swapped out (memory.reclaim), is counted, and works on: three phases.
 //
+// # What was seen
+//
+// On Linux 6.18 with Debian 12's Python 3.11, Django 3.2, gunicorn 20.1, and Node; guests of Debian's 6.12. Gain as above, index
+// counted; by the sizes of lz4, and of zstd after recompression.
+//
+//	                                                   objects  KiB, lz4   gain    cold
+//	Django, 4 workers forked from the loaded site
+//	  after 100 visits                                  22,717    36,401   30.4 %  30.2 %
+//	  400                                               23,783    37,978   26.7 %  26.7 %
+//	  1,600                                             27,647    43,995   23.2 %  23.5 %
+//	  6,000                                             51,054    77,655   31.8 %  33.2 %
+//	the same with gc.freeze() before the fork, 400      25,877    40,679   25.4 %  25.6 %
+//	each worker loads the site after the fork
+//	  after 100 visits                                  36,669    57,425   20.6 %  19.9 %
+//	  400                                               37,755    59,026   20.4 %  19.7 %
+//	  6,000                                             53,720    83,891   14.2 %  14.2 %
+//	4 Pythons, each started by itself                   31,774    38,766   −0.6 %  −1.2 %
+//	4 Nodes, each started by itself                     18,433    24,550   −0.2 %  −0.8 %
+//	3 guests of one image, each with a forked site      87,524   142,033   17.3 %  17.7 %
+//	  of that, pages that several guests have                                0.3 %
+//	3 clones of one running guest
+//	  24 visits after the cloning                       87,617   142,144   68.0 %  68.0 %
+//	  72 visits after it                                89,395   144,866   66.6 %  66.5 %
+//	  of that, pages that several clones have                               50.6 %
+//
+// Identical content takes identical addresses: a fork keeps them, as does a clone of a running machine, and a new process
+// does not. In a forked Python it is what reference counts and the collector touched: the kernel has copied
+// these pages for each worker, and most of the copies are the same again. Guests that booted from one image have nothing in
+// common that swap would see: 0.3 % is less than the index takes.
+//
 // # Invariants
 //
 //	D1  What is counted is what is a page to swap: a frame that processes share after a fork is one. On this host
@@ -32,6 +62,6 @@
 //
 // # Not promised
 //
-// The share of such programs on a real host. A guest's stale slots are told from live ones: an export holds
+// The share of such programs on a real host. Stale slots of a guest are not told from live ones: an export holds
 // both, so both count. Figures that are the same in two runs; differences were up to two hundredths.
 package main

@@ -20,8 +20,7 @@ var initScript []byte
 
 const (
 	guestMiB = 512
-	warm     = 12  // visits before a guest is ready, and before clones are taken
-	visits   = 400 // of each phase
+	warm     = 12 // visits before a guest is ready, and before clones are taken
 	phases   = 3
 )
 
@@ -74,7 +73,7 @@ func measureGuests(ctx context.Context, o options, folder, scripts string, out i
 	var booted [][]string
 	for n := range o.guests {
 		parameters := fmt.Sprintf("console=ttyS0 quiet panic=-1 rootfstype=ramfs mitigations=off no_timer_check tsc=unstable clocksource=hpet "+
-			"random.trust_cpu=on warm=%d warm_seed=boot-%d visits=%d", warm, n, visits)
+			"random.trust_cpu=on warm=%d warm_seed=boot-%d visits=%d", warm, n, o.guestVisits)
 		booted = append(booted, append(append([]string(nil), base...), "-append", parameters))
 	}
 	monitors := func(n int) string { return filepath.Join(folder, fmt.Sprint("monitor-", n)) }

@@ -16,16 +16,18 @@ import (
 var programs embed.FS
 
 type options struct {
-	visits int    // of the site on this host
-	guests int    // of each sort; 0 leaves machines out
-	series string // of the guests' kernel
-	cache  string // folder of kernels
+	visits      int    // of the site on this host
+	guests      int    // of each sort; 0 leaves machines out
+	guestVisits int    // of each guest's site in each phase
+	series      string // of the guests' kernel
+	cache       string // folder of kernels
 }
 
 func main() {
 	var o options
 	flag.IntVar(&o.visits, "visits", 400, "visits of the site on this host; 0 leaves its processes out")
 	flag.IntVar(&o.guests, "guests", 3, "guests of each sort; 0 for none")
+	flag.IntVar(&o.guestVisits, "guest-visits", 24, "visits of each guest's site in each phase; emulation takes about half a second for each")
 	flag.StringVar(&o.series, "kernel", "6.12", "series of the guests' kernel")
 	flag.StringVar(&o.cache, "cache", filepath.Join(".cache", "vm"), "folder where kernels are kept")
 	flag.Parse()
