@@ -38,16 +38,17 @@
 //	4 Pythons, each started by itself                   31,774    38,766   −0.6 %  −1.2 %
 //	4 Nodes, each started by itself                     18,433    24,550   −0.2 %  −0.8 %
 //	3 guests of one image, each with a forked site      87,524   142,033   17.3 %  17.7 %
-//	  of that, pages that several guests have                                0.3 %
+//	  of that, pages that several guests have                           0.3–0.7 %
 //	3 clones of one running guest
 //	  24 visits after the cloning                       87,617   142,144   68.0 %  68.0 %
 //	  72 visits after it                                89,395   144,866   66.6 %  66.5 %
-//	  of that, pages that several clones have                               50.6 %
+//	  120 visits after it                               90,013   145,586   65.6 %  65.5 %
+//	  of that, pages that several clones have                             49–52 %
 //
 // Identical content takes identical addresses: a fork keeps them, as does a clone of a running machine, and a new process
 // does not. In a forked Python it is what reference counts and the collector touched: the kernel has copied
 // these pages for each worker, and most of the copies are the same again. Guests that booted from one image have nothing in
-// common that swap would see: 0.3 % is less than the index takes.
+// common that swap would see: 0.3 to 0.7 % is less than the index takes.
 //
 // # Invariants
 //
