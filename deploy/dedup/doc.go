@@ -46,8 +46,8 @@
 //	  of that, pages that several clones have                             49–52 %
 //
 // Identical content takes identical addresses: a fork keeps them, as does a clone of a running machine, and a new process
-// does not. In a forked Python it is what reference counts and the collector touched: the kernel has copied
-// these pages for each worker, and most of the copies are the same again. Guests that booted from one image have nothing in
+// does not. The kernel has copied a page for each worker that wrote to it, if only a reference count, and many of the
+// copies have become the same; gc.freeze() changes little about it. Guests that booted from one image have nothing in
 // common that swap would see: 0.3 to 0.7 % is less than the index takes.
 //
 // # Invariants
