@@ -42,8 +42,8 @@
 //	3 clones of one running guest
 //	  24 visits after the cloning                       87,617   142,144   68.0 %  68.0 %
 //	  72 visits after it                                89,395   144,866   66.6 %  66.5 %
-//	  120 visits after it                               90,013   145,586   65.6 %  65.5 %
-//	  of that, pages that several clones have                             49–52 %
+//	  180 visits after it                               91,687   148,055   64.8 %  64.8 %
+//	  of that, pages that several clones have                             48–52 %
 //
 // Identical content takes identical addresses: a fork keeps them, as does a clone of a running machine, and a new process
 // does not. The kernel has copied a page for each worker that wrote to it, if only a reference count, and many of the
