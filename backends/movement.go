@@ -10,6 +10,7 @@ const (
 	MovedStaged     Movement = iota // stored as it came, to be compressed behind
 	MovedInline                     // compressed in line because the share for pages as they came was taken
 	MovedBehind                     // compressed behind
+	MovedShared                     // found identical to another page behind, and kept together with it
 	MovedKeptRaw                    // found incompressible, and kept as it came
 	MovedCold                       // recompressed because nobody used it
 	MovedColdPoor                   // recompressed without a gain, and left as it was
@@ -37,6 +38,8 @@ func (m Movement) String() string {
 		return "compressed_inline"
 	case MovedBehind:
 		return "compressed_behind"
+	case MovedShared:
+		return "shared"
 	case MovedKeptRaw:
 		return "kept_raw"
 	case MovedCold:

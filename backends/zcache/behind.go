@@ -120,6 +120,7 @@ type behindWorker struct {
 	*replacement
 	compressor compressor
 	page       [backends.PageSize]byte
+	sharer     *sharer // made with the first page that may be shared
 }
 
 // settle compresses one staged page, or leaves it for later if it is in use just
@@ -148,6 +149,16 @@ func (w *behindWorker) compressBehind(s staged) bool {
 	if len(was.Data) != backends.PageSize {
 		return true // damaged: Load says so
 	}
+	domain := w.domainOf(was.Export)
+	if domain != 0 {
+		switch w.share(s.ref, was, domain) {
+		case sharedNow:
+			w.moved[backends.MovedShared].Add(1)
+			return true
+		case sharedLater:
+			return false
+		}
+	}
 	codec, data := w.encode(&w.compressor, w.config.Load().Codec, was.Data)
 	if data == nil {
 		// Acknowledged, and more than refused cannot be done about it now: it stays
@@ -159,6 +170,7 @@ func (w *behindWorker) compressBehind(s staged) bool {
 	if !w.replace(s.ref, was, next) {
 		return false
 	}
+	w.note(domain, was.Sum, w.to)
 	w.moved[backends.MovedBehind].Add(1)
 	return true
 }

@@ -38,7 +38,7 @@ func (r *recompressor) visit(ref arena.Ref) {
 		// page cold a round early.
 		r.arena.Mark(ref, age+1, flagAge)
 	}
-	if o.Droppable || age < coldRounds || Codec(o.Codec) != LZ4 || o.Flags&flagSettled != 0 {
+	if o.Droppable || age < coldRounds || Codec(o.Codec)&^contentOf != LZ4 || o.Flags&flagSettled != 0 {
 		return
 	}
 	start := time.Now()
@@ -52,7 +52,7 @@ func (r *recompressor) visit(ref arena.Ref) {
 // is less than a sixteenth, the object is marked and left alone from then on.
 func (r *recompressor) recompress(ref arena.Ref) {
 	was, ok := r.arena.Snapshot(ref, r.data[:])
-	if !ok || Codec(was.Codec) != LZ4 {
+	if !ok || Codec(was.Codec)&^contentOf != LZ4 {
 		return
 	}
 	if !r.decode(LZ4, r.page[:], was.Data) || crc32.Checksum(r.page[:], castagnoli) != was.Sum {
@@ -73,10 +73,22 @@ func (r *recompressor) recompress(ref arena.Ref) {
 		return
 	}
 	next := was
-	next.Codec, next.Data = uint8(Zstd), data
-	if r.replace(ref, was, next) {
+	next.Codec, next.Data = was.Codec&uint8(contentOf)|uint8(Zstd), data
+	if r.replaceAny(ref, was, next) {
 		r.moved[backends.MovedCold].Add(1)
 	}
+}
+
+// replaceAny is replace for a page's own object, and for a content.
+func (r *recompressor) replaceAny(ref arena.Ref, was, next arena.Object) bool {
+	if isContent(was) {
+		return r.moveContent(ref, was, &next)
+	}
+	if !r.replace(ref, was, next) {
+		return false
+	}
+	r.note(r.domainOf(was.Export), was.Sum, r.to)
+	return true
 }
 
 // worthRecompressing says whether the result takes a sixteenth less than before.
