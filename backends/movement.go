@@ -10,7 +10,6 @@ const (
 	MovedStaged     Movement = iota // stored as it came, to be compressed behind
 	MovedInline                     // compressed in line because the share for pages as they came was taken
 	MovedBehind                     // compressed behind
-	MovedShared                     // found identical to another page behind, and kept together with it
 	MovedKeptRaw                    // found incompressible, and kept as it came
 	MovedCold                       // recompressed because nobody used it
 	MovedColdPoor                   // recompressed without a gain, and left as it was
@@ -26,6 +25,7 @@ const (
 	PoolGrown                       // the pool's limit went up again; not a page
 	ScrubbedPage                    // read in the background and found right
 	ScrubbedCorrupt                 // read in the background and found damaged
+	MovedShared                     // found identical to another page behind, and kept together with it
 	Movements                       // the number of values above, for arrays indexed by movement
 )
 

@@ -66,7 +66,8 @@ const behindBatch = 16
 // pauses after each batch, from there on it does not. While none come in, the
 // processor is idle as far as it knows, and it does not pause either.
 func (b *background) behind() {
-	w := &behindWorker{replacement: b.newReplacement()}
+	r := b.newReplacement()
+	w := &behindWorker{replacement: r, sharer: &sharer{replacement: r}}
 	accepted := uint64(0)
 	for n := 1; ; n++ {
 		s, ok := b.nextStaged()
@@ -120,7 +121,7 @@ type behindWorker struct {
 	*replacement
 	compressor compressor
 	page       [backends.PageSize]byte
-	sharer     *sharer // made with the first page that may be shared
+	sharer     *sharer
 }
 
 // settle compresses one staged page, or leaves it for later if it is in use just
@@ -151,7 +152,7 @@ func (w *behindWorker) compressBehind(s staged) bool {
 	}
 	domain := w.domainOf(was.Export)
 	if domain != 0 {
-		switch w.share(s.ref, was, domain) {
+		switch w.sharer.share(s.ref, was, was.Data, domain) {
 		case sharedNow:
 			w.moved[backends.MovedShared].Add(1)
 			return true

@@ -15,16 +15,18 @@ const coldRounds = flagAge
 
 // cold counts each object's age, and recompresses with zstd what is cold.
 func (b *background) cold() {
-	w := &recompressor{replacement: b.newReplacement()}
+	r := b.newReplacement()
+	w := &recompressor{replacement: r, sharer: &sharer{replacement: r}}
 	b.walk(func() time.Duration { return b.config.Load().Cold / 2 }, w.visit)
 }
 
 // recompressor is the working memory for recompression.
 type recompressor struct {
 	*replacement
-	data [backends.PageSize]byte // the object's data
-	page [backends.PageSize]byte // the page
-	out  [encodeBuffer]byte      // the page recompressed
+	sharer *sharer
+	data   [backends.PageSize]byte // the object's data
+	page   [backends.PageSize]byte // the page
+	out    [encodeBuffer]byte      // the page recompressed
 }
 
 func (r *recompressor) visit(ref arena.Ref) {
@@ -57,6 +59,17 @@ func (r *recompressor) recompress(ref arena.Ref) {
 	}
 	if !r.decode(LZ4, r.page[:], was.Data) || crc32.Checksum(r.page[:], castagnoli) != was.Sum {
 		return // damaged: the scrubber and Load say so
+	}
+	if domain := r.domainOf(was.Export); domain != 0 && !isContent(was) {
+		// Pages that were compressed in line have not been looked up so far.
+		switch r.sharer.share(ref, was, r.page[:], domain) {
+		case sharedNow:
+			r.moved[backends.MovedShared].Add(1)
+			return
+		case sharedLater:
+			return
+		}
+		r.note(domain, was.Sum, ref)
 	}
 	if _, err := r.zstd.get(); err != nil {
 		r.log.Error("cold pages are not recompressed", "error", err)

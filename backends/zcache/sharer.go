@@ -7,10 +7,12 @@ import (
 	"github.com/tmemd/tmemd/backends/arena"
 )
 
-// sharer is the working memory for finding the like of a staged page.
+// sharer finds the like of a page and makes the page a reference. It is one goroutine's, beside
+// its replacement.
 type sharer struct {
-	data [backends.PageSize]byte // of what was found
-	page [backends.PageSize]byte // what that decompresses to
+	*replacement
+	data []byte // of what was found; made with the first page that may be shared, as is page
+	page []byte // what that decompresses to
 	link [linkBytes]byte
 }
 
@@ -23,17 +25,21 @@ const (
 	sharedLater                      // it was in use
 )
 
-// share makes the staged page a reference, if one like it is found that may be shared.
+// share makes the page under ref a reference, if one like it is found that may be shared.
+// was is its object, and page what that decompresses to.
 // Nothing of it is in the way of a store: that a page has its like shows in nothing but what
 // memory it takes, and in how long its loads take.
-func (w *behindWorker) share(ref arena.Ref, was arena.Object, domain uint32) sharedOutcome {
-	if w.sharer == nil {
-		w.sharer = new(sharer)
+func (w *sharer) share(ref arena.Ref, was arena.Object, page []byte, domain uint32) sharedOutcome {
+	if w.data == nil {
+		w.data, w.page = make([]byte, backends.PageSize), make([]byte, backends.PageSize)
 	}
 	s := w.sharing.Load()
 	refs, n := s.find(domain, was.Sum)
 	for _, like := range refs[:n] {
-		number, charge, ok := w.holdLike(like, was, domain)
+		if like == ref {
+			continue
+		}
+		number, charge, ok := w.holdLike(like, was.Sum, page, domain)
 		if !ok {
 			continue
 		}
@@ -50,21 +56,21 @@ func (w *behindWorker) share(ref arena.Ref, was arena.Object, domain uint32) sha
 }
 
 // reference is the object that a page has when it shares a content; good until the next.
-func (w *behindWorker) reference(was arena.Object, l link) arena.Object {
+func (w *sharer) reference(was arena.Object, l link) arena.Object {
 	return arena.Object{
-		Export: was.Export, Page: was.Page, Codec: uint8(shared), Sum: was.Sum, Data: l.encode(&w.sharer.link, was.Export, was.Page),
+		Export: was.Export, Page: was.Page, Codec: uint8(shared), Sum: was.Sum, Data: l.encode(&w.link, was.Export, was.Page),
 	}
 }
 
 // holdLike returns a content that is the page byte for byte, with a hold on it: the one at ref, or
 // one made of the page that is there.
-func (w *behindWorker) holdLike(ref arena.Ref, page arena.Object, domain uint32) (number, charge uint32, ok bool) {
-	o, ok := w.arena.Snapshot(ref, w.sharer.data[:])
-	if !ok || o.Droppable || o.Sum != page.Sum || len(o.Data) == 0 {
+func (w *sharer) holdLike(ref arena.Ref, sum uint32, page []byte, domain uint32) (number, charge uint32, ok bool) {
+	o, ok := w.arena.Snapshot(ref, w.data)
+	if !ok || o.Droppable || o.Sum != sum || len(o.Data) == 0 {
 		return 0, 0, false
 	}
 	if isContent(o) {
-		return w.holdContent(ref, uint32(o.Page), page, domain)
+		return w.holdContent(ref, uint32(o.Page), sum, page, domain)
 	}
 	if !isCompressed(o) || w.domainOf(o.Export) != domain || !w.isLike(o, page) {
 		return 0, 0, false
@@ -73,11 +79,11 @@ func (w *behindWorker) holdLike(ref arena.Ref, page arena.Object, domain uint32)
 }
 
 // isLike compares whole pages.
-func (w *behindWorker) isLike(o, page arena.Object) bool {
-	return w.decode(Codec(o.Codec), w.sharer.page[:], o.Data) && bytes.Equal(w.sharer.page[:], page.Data)
+func (w *sharer) isLike(o arena.Object, page []byte) bool {
+	return w.decode(Codec(o.Codec), w.page, o.Data) && bytes.Equal(w.page, page)
 }
 
-func (w *behindWorker) holdContent(ref arena.Ref, number uint32, page arena.Object, domain uint32) (_, charge uint32, ok bool) {
+func (w *sharer) holdContent(ref arena.Ref, number, sum uint32, page []byte, domain uint32) (_, charge uint32, ok bool) {
 	s := w.sharing.Load()
 	of, ok := s.hold(number, ref)
 	if !ok {
@@ -89,7 +95,7 @@ func (w *behindWorker) holdContent(ref arena.Ref, number uint32, page arena.Obje
 	}
 	if at, ok := s.pin(number); ok {
 		o, ok := w.arena.Get(at)
-		ok = ok && isContent(o) && o.Page == uint64(number) && o.Sum == page.Sum && w.isLike(o, page)
+		ok = ok && isContent(o) && o.Page == uint64(number) && o.Sum == sum && w.isLike(o, page)
 		s.unpin(number)
 		if ok {
 			return number, uint32(w.arena.SizeOf(at)), true
@@ -101,7 +107,7 @@ func (w *behindWorker) holdContent(ref arena.Ref, number uint32, page arena.Obje
 
 // makeContent makes a page's own object, o under ref, into a content and a reference to
 // it, and holds the content. If the page is in use, everything stays as it is.
-func (w *behindWorker) makeContent(ref arena.Ref, o arena.Object, domain uint32) (number, charge uint32, ok bool) {
+func (w *sharer) makeContent(ref arena.Ref, o arena.Object, domain uint32) (number, charge uint32, ok bool) {
 	s := w.sharing.Load()
 	number, ok = s.take(domain, 2) // for that page's reference, and for the caller
 	if !ok {
