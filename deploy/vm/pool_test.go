@@ -22,8 +22,8 @@ const (
 	poolPages    = 300 // verified by a machine, or by each, after something happened, at least
 	reservedMiB  = 8
 	evictedPages = 300 // of others, while none of a client below its reservation are
-	steadyLooks  = 10 // at clients' memory, one after the other, in which it has to be as it should
-	sharePercent = 10 // by which it may be off
+	steadyLooks  = 10  // at clients' memory, one after the other, in which it has to be as it should
+	sharePercent = 10  // by which it may be off
 )
 
 // poolConfig is of both daemons. What does not compress is kept, so that all that a guest swaps out is charged to it, and how much a
