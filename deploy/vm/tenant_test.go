@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"path/filepath"
 	"strings"
+	"testing"
 )
 
 // All that the run with several machines knows of clients and moves, beyond what is in daemon_test.go.
@@ -62,3 +63,31 @@ func (d *daemon) moveExport(ctx context.Context, name, to string) (last exportMo
 
 // nbdSocket is where it serves NBD if it was not told where.
 func (d *daemon) nbdSocket() string { return filepath.Join(d.stateDir, "nbd.sock") }
+
+// What the run takes for an even share is one, and what it does not is none.
+func TestImbalance(t *testing.T) {
+	look := func(a, b, c float64) map[string]poolClient {
+		return map[string]poolClient{
+			"a": {Weight: 1, Kept: 8 << 20, Used: uint64((8 + a) * (1 << 20))},
+			"b": {Weight: 2, Used: uint64(2 * b * (1 << 20))},
+			"c": {Weight: 4, Used: uint64(4 * c * (1 << 20))},
+		}
+	}
+	for _, test := range []struct {
+		name  string
+		looks []map[string]poolClient
+		fair  bool
+	}{
+		{"as it should be", []map[string]poolClient{look(2, 2, 2)}, true},
+		{"a little off", []map[string]poolClient{look(2, 1.9, 2.1)}, true},
+		{"too much", []map[string]poolClient{look(2, 2.5, 1.9)}, false},
+		{"too little", []map[string]poolClient{look(2, 2.1, 1.7), look(2, 2.1, 1.8)}, false},
+		{"right on average", []map[string]poolClient{look(2, 2.3, 1.8), look(2, 1.7, 2.2)}, true},
+		{"weights ignored", []map[string]poolClient{look(4, 2, 1)}, false},
+		{"less than is reserved", []map[string]poolClient{look(-5, 1, 0.5)}, false},
+	} {
+		if off := imbalance(test.looks); off <= sharePercent != test.fair {
+			t.Errorf("%s: off by %.1f %%", test.name, off)
+		}
+	}
+}
