@@ -34,7 +34,7 @@ func (t *tool) exportMove() *cobra.Command {
 			"certificates of [ramster.tls] are used, if there are any; without, pages are in the clear.",
 		Example: "  tmemctl export move vm1 --to tcp://host2:10809\n" +
 			"  tmemctl export move vm1 --to unix:///srv/tmemd2/nbd.sock && ln -s /srv/tmemd2/nbd.sock /run/vm1.new && mv -T /run/vm1.new /run/vm1.sock",
-		Args:    oneArgument("NAME"),
+		Args: oneArgument("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if request.To == "" {
 				return cli.Misuse("say --to tcp://HOST:PORT or --to unix:///PATH", "where is export %s to move?", args[0])
