@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/backendtest"
 	"github.com/tmemd/tmemd/backends/ramster/wire"
+	"github.com/tmemd/tmemd/backends/samefilled"
 )
 
 // owner is a cache with a host and one export, and its donors.
@@ -360,4 +363,58 @@ func TestStagingBound(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestListLies has a donor say that it has newer versions than it was ever given, while pages are
+// landing there: nothing that it does have is flushed, as no one would look for that again soon.
+func TestListLies(t *testing.T) {
+	o := newOwner(t, testConfig("a", "b"), newNetwork("a", "b"))
+	var land atomic.Bool // until then pages are sent, and stay in the air
+	o.host.OnRehandle = func(key backends.Key) bool { return land.Load() || !o.flights.carry(key, math.MaxUint64) }
+	o.write(0, 50, 1)
+	a, b := o.network.donors["a"], o.network.donors["b"]
+	sent := 0
+	for _, page := range o.written {
+		if _, same := samefilled.Of(page); !same {
+			sent++
+		}
+	}
+	await(t, "donors to have every page", func() bool { return a.count() == sent && b.count() == sent })
+	lies := 0
+	a.set(func() {
+		a.lists = func(all []wire.Listed) {
+			for i := range all {
+				all[i].Generation = 1 << 60
+			}
+			lies += len(all)
+		}
+		a.down = true
+	})
+	await(t, "the donor to be down", func() bool { return o.Donors()[0].State != "up" })
+	a.set(func() { a.down = false })
+	// Until it has been compared twice: then the first time is over.
+	told := func() int {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return lies
+	}
+	await(t, "lies to be told", func() bool { return told() >= sent })
+	once := told()
+	m := (*o.members.list.Load())[0]
+	m.debt.Store(true)
+	o.wakeKeeper()
+	await(t, "lies to be told again", func() bool { return told() > once })
+	a.set(func() { a.lists = nil })
+	land.Store(true)
+	o.awaitSent()
+	if got := o.Remote().Pages; got != int64(sent) {
+		t.Errorf("%d stubs of %d pages", got, sent)
+	}
+	if got := a.count(); got != sent {
+		t.Errorf("the donor has %d pages left of %d", got, sent)
+	}
+	if lost := o.counts.orphans.Load(); lost != 0 {
+		t.Errorf("%d pages flushed", lost)
+	}
+	o.check()
 }

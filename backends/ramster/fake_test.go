@@ -71,6 +71,8 @@ type fakeDonor struct {
 	// alter is what a hostile donor answers instead of a page. May be nil.
 	alter func(pool uint32, page uint64, p fakePage) fakePage
 	slow  time.Duration
+	// lists is what a hostile donor does to a list before it answers with it. May be nil.
+	lists func([]wire.Listed)
 }
 
 // set changes the donor with its lock held, and has its session notice.
@@ -309,6 +311,9 @@ func (s *fakeSession) List(ctx context.Context, pool uint32, from uint64, into [
 		}
 	}
 	slices.SortFunc(all, func(a, b wire.Listed) int { return int(int64(a.Page) - int64(b.Page)) })
+	if s.donor.lists != nil {
+		s.donor.lists(all)
+	}
 	if n = copy(into, all); n == len(all) {
 		return n, wire.MaxPages, ctx.Err()
 	}
