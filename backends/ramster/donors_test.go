@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -417,4 +419,40 @@ func TestListLies(t *testing.T) {
 		t.Errorf("%d pages flushed", lost)
 	}
 	o.check()
+}
+
+// TestStagedPagesLeave fills the staging area with pages of every size, whose chunks are all of the
+// memory, while none can leave: as soon as they can, they do.
+func TestStagedPagesLeave(t *testing.T) {
+	config := testConfig("a", "b")
+	config.Pages, config.Staging = 2048, MinStaging
+	o := newOwner(t, config, newNetwork("a", "b"))
+	var land atomic.Bool
+	o.host.OnRehandle = func(backends.Key) bool { return land.Load() }
+	var stored sync.WaitGroup
+	for worker := range uint64(4) { // each may find the room that another one finds
+		stored.Go(func() {
+			random := rand.New(rand.NewPCG(worker, 1))
+			for page := worker; page < testPages; page += 4 {
+				data := make([]byte, backends.PageSize) // zeros behind what does not compress
+				for i := range data[:64+page*61%4000] {
+					data[i] = byte(random.Uint32())
+				}
+				if _, err := o.host.Write(backends.Key{Export: 1, Page: page}, data); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	stored.Wait()
+	if refused := o.Stats().Refused[backends.RefusedFull]; refused == 0 {
+		t.Error("nothing was refused")
+	}
+	if o.Remote().Pages != 0 {
+		t.Fatal("pages have left")
+	}
+	land.Store(true)
+	o.awaitSent()
+	o.check()
+	o.checkCopies(2)
 }
