@@ -84,6 +84,34 @@ func TestDocumentationMistakes(t *testing.T) {
 	}
 }
 
+// Each package says in a file of that name what it is, but for programs of one line.
+func TestPackagesHaveDoc(t *testing.T) {
+	folders := map[string]bool{}
+	if err := filepath.WalkDir(top, func(path string, entry os.DirEntry, err error) error {
+		if entry != nil && entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && path != top {
+			return filepath.SkipDir
+		}
+		if strings.HasSuffix(path, ".go") && !strings.Contains(path, "testdata") {
+			folders[filepath.Dir(path)] = true
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, program := range []string{"cmd", "cmd/tmemd", "cmd/tmemctl"} {
+		delete(folders, filepath.Join(top, program))
+	}
+	if len(folders) < 50 {
+		t.Errorf("only %d packages were found", len(folders))
+	}
+	for folder := range folders {
+		text, err := os.ReadFile(filepath.Join(folder, "doc.go"))
+		if err != nil || !regexp.MustCompile(`(?m)^// (Package|Command) \w+ `).Match(text) {
+			t.Errorf("%s has no doc.go that says what it is: %v", strings.TrimPrefix(folder, top+"/"), err)
+		}
+	}
+}
+
 func read(t *testing.T, file string) string {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -130,14 +158,21 @@ func mentions(text string) (all []mention) {
 				continue
 			}
 			all = append(all, commands(i+1, code, false)...)
-			continue
 		}
-		for _, found := range backtick.FindAllStringSubmatch(lines[i], -1) {
-			if file.MatchString(found[1]) || metric.MatchString(found[1]) {
-				all = append(all, mention{line: i + 1, text: found[1], inline: true})
-			} else {
-				all = append(all, commands(i+1, found[1], true)...)
-			}
+	}
+	// Between backticks, which may go on in the next line.
+	for i, line := range lines {
+		if strings.HasPrefix(line, "    ") {
+			lines[i] = ""
+		}
+	}
+	prose := strings.Join(lines, "\n")
+	for _, at := range backtick.FindAllStringSubmatchIndex(prose, -1) {
+		line, inside := strings.Count(prose[:at[2]], "\n")+1, strings.Join(strings.Fields(prose[at[2]:at[3]]), " ")
+		if file.MatchString(inside) || metric.MatchString(inside) {
+			all = append(all, mention{line: line, text: inside, inline: true})
+		} else {
+			all = append(all, commands(line, inside, true)...)
 		}
 	}
 	return all
