@@ -143,6 +143,7 @@ func configurations(text, section string) (all []string) {
 
 // TestSections types what README.md shows to an operator who has the package: every command of the sections below, as it stands.
 func TestSections(t *testing.T) {
+	t.Parallel()
 	o := newOperator(t, "127.0.0.2 host2\n")
 	o.Must("ip address add 10.0.0.1/32 dev lo") // the address in the configuration
 	blocks := configurations(o.text, "## Settings")
@@ -208,6 +209,7 @@ func TestSections(t *testing.T) {
 
 // TestOtherHosts types what README.md says about lending: certificates, donors, a borrower.
 func TestOtherHosts(t *testing.T) {
+	t.Parallel()
 	const section = "## Other hosts' memory"
 	names := "10.77.0.1 east\n10.77.0.2 west host1\n"
 	east, host := newOperator(t, names), newOperator(t, names)
@@ -267,5 +269,36 @@ func TestEveryCommandIsTyped(t *testing.T) {
 	}
 	if all := len(Commands(string(text))); found != all {
 		t.Errorf("README.md has %d commands, and those sections %d: have the others typed too", all, found)
+	}
+
+	// The other documents have tests of their own, or a reason.
+	elsewhere := map[string]string{
+		"examples/small-board/README.md": "deploy/examples, TestSmallBoard",
+		"examples/ram-server/README.md":  "deploy/examples, TestRAMServer",
+		"examples/vm-host/README.md":     "deploy/examples, TestVMHost",
+		"examples/donor-pair/README.md":  "deploy/examples, TestDonorPair",
+		"container/README.md":            "deploy/container has buildah do what the commands for podman say",
+		"kubernetes/README.md":           "no cluster: deploy/kubernetes reads the files as Kubernetes does",
+	}
+	var documents []string
+	for _, pattern := range []string{"*.md", "*/*.md", "*/*/*.md"} {
+		found, err := filepath.Glob(filepath.Join("..", pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		documents = append(documents, found...)
+	}
+	for _, file := range documents {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(file, "../")
+		if n := len(Commands(string(text))); (n > 0) != (elsewhere[name] != "") {
+			t.Errorf("%s has %d commands, which are said to be typed by %q", name, n, elsewhere[name])
+		}
+	}
+	if len(documents) < len(elsewhere) {
+		t.Errorf("only %v were found", documents)
 	}
 }
