@@ -21,7 +21,7 @@ examine() {
 # Types the commands of a file, one after the other.
 type_all() {
 	while read -r command <&3; do
-		echo "typed: $command"
+		echo "typed: $command (after $SECONDS s)"
 		if [ "$command" = "tmemctl doctor" ]; then
 			examine
 			continue

@@ -33,7 +33,7 @@ var doctorSays = regexp.MustCompile(`^ok +/dev/nbd0: dead connections: requests 
 
 const (
 	newUserGuestMiB = 384
-	newUserDataMiB  = 32 // a control group may have a third of it in memory
+	newUserDataMiB  = 24 // a control group may have a third of it in memory
 )
 
 // TestReadme: a machine with Debian and systemd on its disk, made of this machine's packages, and a new user who has README.md:
