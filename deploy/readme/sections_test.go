@@ -267,6 +267,11 @@ func TestEveryCommandIsTyped(t *testing.T) {
 		}
 		found += n
 	}
+	for _, c := range Commands(string(text)) {
+		if c.Host != "" && c.Host != "host1" && c.Host != "east" { // TestOtherHosts is those
+			t.Errorf("%s is for %s, whom no test is", c.Line, c.Host)
+		}
+	}
 	if all := len(Commands(string(text))); found != all {
 		t.Errorf("README.md has %d commands, and those sections %d: have the others typed too", all, found)
 	}
