@@ -22,7 +22,7 @@ var documents = []string{
 const top = "../../.."
 
 // TestDocumentation: every command of ours that a document shows or names is one that the programs know, with its flags, settings and
-// number of arguments; make has the targets, tests the names, the source the files and the daemon the metrics that are named; and what looks like a
+// number of arguments; make has the targets, tests the names, the source the files, the daemon the settings and metrics that are named; and what looks like a
 // configuration has keys that there are. What is typed as it stands is for deploy/readme, deploy/examples and deploy/vm.
 func TestDocumentation(t *testing.T) {
 	makefile := read(t, filepath.Join(top, "Makefile"))
@@ -36,14 +36,14 @@ func TestDocumentation(t *testing.T) {
 			for _, m := range mentions(read(t, file)) {
 				kind, err := m.check(makefile)
 				if err != nil {
-					t.Errorf("%s:%d: %s: %v", strings.TrimPrefix(file, top+"/"), m.line, m.text, err)
+					t.Errorf("%s:%d: %s: %v", strings.TrimPrefix(file, top+"/"), m.line, strings.ReplaceAll(m.text, "\x00", " "), err)
 				}
 				seen[kind]++
 			}
 		}
 	}
 	t.Logf("checked: %v", seen)
-	for kind, least := range map[string]int{"tmemctl": 120, "tmemd": 20, "make": 20, "go test": 1, "file": 30, "metric": 10, "configuration": 8} {
+	for kind, least := range map[string]int{"tmemctl": 120, "tmemd": 20, "make": 20, "go test": 1, "file": 30, "metric": 10, "setting": 20, "configuration": 8} {
 		if seen[kind] < least {
 			t.Errorf("%d of kind %s were found, want %d or more", seen[kind], kind, least)
 		}
@@ -68,6 +68,7 @@ func TestDocumentationMistakes(t *testing.T) {
 		"    $ make testt":                                "no such target",
 		"`make bench-nothing`":                            "no such target",
 		"`deploy/nothing`":                                "no such file",
+		"`self_sizeing=off`":                              "no such setting",
 		"`tmemd_nothing_total`":                           "no such metric",
 		"`go test -run TestNothing ./deploy/vm`":          "no such test",
 		"\n    [[export]]\n    nam = \"swap\"\n":          "unknown key",
@@ -121,6 +122,12 @@ func read(t *testing.T, file string) string {
 	return string(text)
 }
 
+// notSettings are words that look like settings.
+var notSettings = map[string]string{
+	"lru_gen":    "the kernel's",
+	"to_storage": "of the admin API", "to_backends": "of the admin API",
+}
+
 // mention is a piece of a document that can be right or wrong.
 type mention struct {
 	line   int
@@ -134,6 +141,7 @@ var (
 	version  = regexp.MustCompile(`^v?\d`)
 	file     = regexp.MustCompile(`^(cmd|deploy|backends|frontswap|cleancache|tier|nbd|metrics)/[\w./*-]+$`)
 	metric   = regexp.MustCompile(`^tmemd_[a-z_]+$`)
+	setting  = regexp.MustCompile(`^[a-z]+(_[a-z]+)+( ?=.*)?$`)
 	tomlKey  = regexp.MustCompile(`^\[\[?[a-z_.]+\]\]?( +#.*)?$|^[a-z_]+ = \S`)
 )
 
@@ -169,7 +177,7 @@ func mentions(text string) (all []mention) {
 	prose := strings.Join(lines, "\n")
 	for _, at := range backtick.FindAllStringSubmatchIndex(prose, -1) {
 		line, inside := strings.Count(prose[:at[2]], "\n")+1, strings.Join(strings.Fields(prose[at[2]:at[3]]), " ")
-		if file.MatchString(inside) || metric.MatchString(inside) {
+		if file.MatchString(inside) || metric.MatchString(inside) || setting.MatchString(inside) {
 			all = append(all, mention{line: line, text: inside, inline: true})
 		} else {
 			all = append(all, commands(line, inside, true)...)
@@ -264,6 +272,12 @@ func (m mention) check(makefile string) (kind string, err error) {
 			err = fmt.Errorf("no such metric: %s", m.text)
 		}
 		return "metric", err
+	case setting.MatchString(m.text):
+		key := regexp.MustCompile(`^[a-z_]+`).FindString(m.text)
+		if notSettings[key] == "" && !regexp.MustCompile(`(?m)^#? ?`+key+` = `).MatchString(config.Reference) && !slices.Contains(keys["tmemctl backend set"], key) {
+			return "setting", fmt.Errorf("no such setting: %s", key)
+		}
+		return "setting", nil
 	default:
 		if found, err := filepath.Glob(filepath.Join(top, m.text)); err != nil || len(found) == 0 {
 			return "file", fmt.Errorf("no such file: %v", err)
