@@ -66,10 +66,11 @@ const behindBatch = 16
 // pauses after each batch, from there on it does not. While none come in, the
 // processor is idle as far as it knows, and it does not pause either.
 func (b *background) behind() {
-	w := &behindWorker{replacement: b.newReplacement()}
+	w := &behindWorker{replacement: b.newReplacement(), timer: time.NewTimer(time.Hour)}
+	defer w.timer.Stop()
 	accepted := uint64(0)
 	for n := 1; ; n++ {
-		s, ok := b.nextStaged()
+		s, ok := w.nextStaged()
 		if !ok {
 			return
 		}
@@ -84,7 +85,7 @@ func (b *background) behind() {
 			}
 			accepted = now
 		}
-		if !b.sleep(pause) {
+		if !w.sleep(pause) {
 			return
 		}
 	}
@@ -93,17 +94,17 @@ func (b *background) behind() {
 // nextStaged waits for a page to compress. The first one after a while may be the
 // first of a burst, whose client has better use for the processor than we: so it
 // waits a moment longer, if the share is empty enough.
-func (b *background) nextStaged() (s staged, ok bool) {
+func (w *behindWorker) nextStaged() (s staged, ok bool) {
 	select {
-	case s = <-b.staged:
-		return s, b.ctx.Err() == nil
+	case s = <-w.staged:
+		return s, w.ctx.Err() == nil
 	default:
 	}
 	select {
-	case <-b.ctx.Done():
+	case <-w.ctx.Done():
 		return s, false
-	case s = <-b.staged:
-		return s, b.sleep(b.restraint())
+	case s = <-w.staged:
+		return s, w.sleep(w.restraint())
 	}
 }
 
@@ -120,6 +121,22 @@ type behindWorker struct {
 	*replacement
 	compressor compressor
 	page       [backends.PageSize]byte
+	timer      *time.Timer // of sleep
+}
+
+// sleep is [background.sleep] without a new timer: pages that come one by one each have a
+// pause.
+func (w *behindWorker) sleep(d time.Duration) bool {
+	if d <= 0 {
+		return w.ctx.Err() == nil
+	}
+	w.timer.Reset(d)
+	select {
+	case <-w.timer.C:
+		return true
+	case <-w.ctx.Done():
+		return false
+	}
 }
 
 // settle compresses one staged page, or leaves it for later if it is in use just

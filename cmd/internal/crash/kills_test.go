@@ -45,7 +45,7 @@ type story struct {
 }
 
 func TestKills(t *testing.T) {
-	kills := number(t, "CRASH_KILLS", 20)
+	kills := number(t, "CRASH_KILLS", 12)
 	seed := number(t, "CRASH_SEED", uint64(time.Now().UnixNano()))
 	t.Logf("CRASH_SEED=%d", seed)
 	s := &story{t: t, place: newPlace(t), random: rand.New(rand.NewPCG(seed, 0))}
