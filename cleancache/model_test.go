@@ -167,8 +167,9 @@ func TestConcurrently(t *testing.T) {
 	var storage [2][pages]uint64 // seeds, guarded by the page's lock
 	stop := make(chan struct{})
 	var coming, working sync.WaitGroup
+	stays := restless(t) // from the start: workers may be done before another one is there
+	follow(c, stays)
 	coming.Go(func() {
-		stays := restless(t)
 		for {
 			b := restless(t)
 			follow(c, stays, b)

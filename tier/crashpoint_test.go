@@ -238,7 +238,7 @@ func testEveryInstant(t *testing.T, mode Writethrough, empty bool) {
 	w.verify = func(i image) error { return verifyImage(t, w, i, filepath.Join(dir, "next"), list, empty) }
 
 	random := rand.New(rand.NewPCG(1, uint64(mode)))
-	for range 120 {
+	for range 60 {
 		first, n := random.Uint64N(crashPages-4), 1+random.Uint64N(4)
 		data := make([]byte, n*pageSize)
 		what := random.IntN(4)

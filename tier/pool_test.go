@@ -25,7 +25,7 @@ import (
 // memory of this process follows the limit down within 5 %. RESIZE_MIB is the
 // limit to begin with; make soak-resize takes 1 GiB.
 func TestResizeUnderLoad(t *testing.T) {
-	mib, err := strconv.ParseInt(cmp.Or(os.Getenv("RESIZE_MIB"), "32"), 10, 32)
+	mib, err := strconv.ParseInt(cmp.Or(os.Getenv("RESIZE_MIB"), "16"), 10, 32)
 	if err != nil {
 		t.Fatal(err)
 	}

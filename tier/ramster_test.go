@@ -337,7 +337,9 @@ func TestRamsterAllDonorsLost(t *testing.T) {
 			if mode == WritethroughAsync {
 				synced(t, d)
 			}
-			eventually(t, "pages are at donors", func() bool { r := c.Remote(); return r.Staged == 0 && r.Pages > n/2 })
+			eventually(t, "pages are at donors", func() bool { r := c.Remote(); return r.Staged == 0 && r.Pages > n/2 }, func() string {
+				return fmt.Sprintf("%+v\n%+v\n%+v\n%+v", c.Remote(), c.Donors(), c.Stats(), f.Backends())
+			})
 			for _, l := range all {
 				l.kill(false)
 			}
@@ -389,10 +391,14 @@ func TestRamsterAllDonorsLost(t *testing.T) {
 	}
 }
 
-func eventually(t *testing.T, what string, is func() bool) {
+// eventually waits until something holds, and says what there is instead if it never does.
+func eventually(t *testing.T, what string, is func() bool, instead ...func() string) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
+			for _, describe := range instead {
+				t.Log(describe())
+			}
 			t.Fatalf("not within 30 s: %s", what)
 		}
 	}

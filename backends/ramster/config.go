@@ -153,3 +153,8 @@ func (c Config) arenaLimit() int64 {
 	limit := c.Staging + c.Home + c.Pages*stubSlot
 	return (limit + arena.ChunkSize - 1) / arena.ChunkSize * arena.ChunkSize
 }
+
+// stubChunks is how many chunks of the arena are for stubs alone, a thirty-second: as many stubs as
+// there are pages in the queue. While there is room for those, staged pages leave; without it none
+// would any more, as their memory is free when their stubs are there, and not before.
+func (c Config) stubChunks() int64 { return (c.arenaLimit()/arena.ChunkSize + 31) / 32 }

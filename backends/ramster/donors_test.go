@@ -4,12 +4,17 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/tmemd/tmemd/backends"
 	"github.com/tmemd/tmemd/backends/backendtest"
 	"github.com/tmemd/tmemd/backends/ramster/wire"
+	"github.com/tmemd/tmemd/backends/samefilled"
 )
 
 // owner is a cache with a host and one export, and its donors.
@@ -315,11 +320,12 @@ func TestHostile(t *testing.T) {
 // TestStagingBound has donors that take nothing: memory stays within its limit, pages
 // are refused, and none is lost.
 func TestStagingBound(t *testing.T) {
-	for _, how := range []string{"full", "down", "none", "slow"} {
+	for _, how := range []string{"full", "down", "none", "silent"} {
 		t.Run(how, func(t *testing.T) {
 			config := testConfig("a", "b")
 			config.Staging = 1 << 20
 			o := newOwner(t, config, newNetwork("a", "b"))
+			silence := make(chan struct{})
 			for name, d := range o.network.donors {
 				d.set(func() {
 					switch how {
@@ -327,8 +333,8 @@ func TestStagingBound(t *testing.T) {
 						d.full = true
 					case "down":
 						d.down = true
-					case "slow":
-						d.slow = 500 * time.Millisecond
+					case "silent":
+						d.silent = silence
 					}
 				})
 				if how == "none" {
@@ -348,16 +354,107 @@ func TestStagingBound(t *testing.T) {
 			if staged := o.Remote().Staged; staged > config.Staging {
 				t.Errorf("%d bytes staged of %d", staged, config.Staging)
 			}
-			if how != "slow" { // or each load takes half a second
+			if how != "silent" { // or loads of what they have wait
 				o.check()
 			}
 			for _, d := range o.network.donors {
-				d.set(func() { d.full, d.down, d.slow = false, false, 0 })
+				d.set(func() { d.full, d.down, d.silent = false, false, nil })
 			}
+			close(silence)
 			if how != "none" {
 				o.awaitSent()
 				o.check()
 			}
 		})
 	}
+}
+
+// TestListLies has a donor say that it has newer versions than it was ever given, while pages are
+// landing there: nothing that it does have is flushed, as no one would look for that again soon.
+func TestListLies(t *testing.T) {
+	o := newOwner(t, testConfig("a", "b"), newNetwork("a", "b"))
+	var land atomic.Bool // until then pages are sent, and stay in the air
+	o.host.OnRehandle = func(key backends.Key) bool { return land.Load() || !o.flights.carry(key, math.MaxUint64) }
+	o.write(0, 50, 1)
+	a, b := o.network.donors["a"], o.network.donors["b"]
+	sent := 0
+	for _, page := range o.written {
+		if _, same := samefilled.Of(page); !same {
+			sent++
+		}
+	}
+	await(t, "donors to have every page", func() bool { return a.count() == sent && b.count() == sent })
+	lies := 0
+	a.set(func() {
+		a.lists = func(all []wire.Listed) {
+			for i := range all {
+				all[i].Generation = 1 << 60
+			}
+			lies += len(all)
+		}
+		a.down = true
+	})
+	await(t, "the donor to be down", func() bool { return o.Donors()[0].State != "up" })
+	a.set(func() { a.down = false })
+	// Until it has been compared twice: then the first time is over.
+	told := func() int {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return lies
+	}
+	await(t, "lies to be told", func() bool { return told() >= sent })
+	once := told()
+	m := (*o.members.list.Load())[0]
+	m.debt.Store(true)
+	o.wakeKeeper()
+	await(t, "lies to be told again", func() bool { return told() > once })
+	a.set(func() { a.lists = nil })
+	land.Store(true)
+	o.awaitSent()
+	if got := o.Remote().Pages; got != int64(sent) {
+		t.Errorf("%d stubs of %d pages", got, sent)
+	}
+	if got := a.count(); got != sent {
+		t.Errorf("the donor has %d pages left of %d", got, sent)
+	}
+	if lost := o.counts.orphans.Load(); lost != 0 {
+		t.Errorf("%d pages flushed", lost)
+	}
+	o.check()
+}
+
+// TestStagedPagesLeave fills the staging area with pages of every size, whose chunks are all of the
+// memory, while none can leave: as soon as they can, they do.
+func TestStagedPagesLeave(t *testing.T) {
+	config := testConfig("a", "b")
+	config.Pages, config.Staging = 2048, MinStaging
+	o := newOwner(t, config, newNetwork("a", "b"))
+	var land atomic.Bool
+	o.host.OnRehandle = func(backends.Key) bool { return land.Load() }
+	var stored sync.WaitGroup
+	for worker := range uint64(4) { // each may find the room that another one finds
+		stored.Go(func() {
+			random := rand.New(rand.NewPCG(worker, 1))
+			for page := worker; page < testPages; page += 4 {
+				data := make([]byte, backends.PageSize) // zeros behind what does not compress
+				for i := range data[:64+page*61%4000] {
+					data[i] = byte(random.Uint32())
+				}
+				if _, err := o.host.Write(backends.Key{Export: 1, Page: page}, data); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	stored.Wait()
+	if refused := o.Stats().Refused[backends.RefusedFull]; refused == 0 {
+		t.Error("nothing was refused")
+	}
+	if o.Remote().Pages != 0 {
+		t.Fatal("pages have left")
+	}
+	land.Store(true)
+	o.awaitSent()
+	o.check()
+	o.checkCopies(2)
 }

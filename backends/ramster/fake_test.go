@@ -71,6 +71,10 @@ type fakeDonor struct {
 	// alter is what a hostile donor answers instead of a page. May be nil.
 	alter func(pool uint32, page uint64, p fakePage) fakePage
 	slow  time.Duration
+	// silent, unless it is nil, is closed when the donor answers again.
+	silent chan struct{}
+	// lists is what a hostile donor does to a list before it answers with it. May be nil.
+	lists func([]wire.Listed)
 }
 
 // set changes the donor with its lock held, and has its session notice.
@@ -122,7 +126,7 @@ const fakeBacklog = 256
 func (s *fakeSession) run() {
 	for s.ctx.Err() == nil {
 		s.donor.mu.Lock()
-		down, party, slow := s.donor.down, s.donor.party, s.donor.slow
+		down, party, slow, silent := s.donor.down, s.donor.party, s.donor.slow, s.donor.silent
 		s.donor.mu.Unlock()
 		up := peer.State(s.state.Load()) == peer.Up
 		if up && (down || party != s.epoch) {
@@ -150,6 +154,12 @@ func (s *fakeSession) run() {
 		}
 		if slow > 0 {
 			time.Sleep(slow)
+		}
+		if silent != nil {
+			select {
+			case <-silent:
+			case <-s.ctx.Done():
+			}
 		}
 		idle := true
 		if up {
@@ -309,6 +319,9 @@ func (s *fakeSession) List(ctx context.Context, pool uint32, from uint64, into [
 		}
 	}
 	slices.SortFunc(all, func(a, b wire.Listed) int { return int(int64(a.Page) - int64(b.Page)) })
+	if s.donor.lists != nil {
+		s.donor.lists(all)
+	}
 	if n = copy(into, all); n == len(all) {
 		return n, wire.MaxPages, ctx.Err()
 	}

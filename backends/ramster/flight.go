@@ -109,12 +109,12 @@ func (fs *flights) has(ref arena.Ref) bool {
 	return fs.air[ref] != nil
 }
 
-// carry says whether a version of a page is on its way.
+// carry says whether a version of a page is on its way, of that generation or an earlier one.
 func (fs *flights) carry(key backends.Key, generation uint64) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	for _, f := range fs.air {
-		if f.key == key && f.generation == generation {
+		if f.key == key && f.generation <= generation {
 			return true
 		}
 	}

@@ -115,6 +115,10 @@ func (k *keeper) replaceByPage(e *export, ref arena.Ref, next arena.Object, was 
 	return k.replace(e, ref, next, was,
 		func(arena.Object) (arena.Ref, bool) {
 			to, made := k.arena.Put(next)
+			if made && int64(k.arena.Room()) < k.config.stubChunks() { // without stubs no staged page leaves
+				k.arena.Free(to)
+				made = false
+			}
 			if made {
 				k.home.bytes.Add(size)
 				e.pages.Delete(next.Page)

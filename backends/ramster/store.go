@@ -79,14 +79,12 @@ func (c *Cache) Store(key backends.Key, data []byte) (backends.Handle, backends.
 }
 
 // isFull says whether the staging area is, or donors have as many pages as they may.
-// A thirty-second of the memory is for stubs alone: while there is room for those,
-// staged pages leave. Ephemeral pages give way first (B26).
+// Ephemeral pages give way first (B26).
 func (c *Cache) isFull() bool {
 	if c.stagedBytes.Load() > c.config.Staging*15/16 || c.stubs.Load() >= c.config.Pages {
 		return true // of what ephemeral pages have no part in
 	}
-	least := c.config.arenaLimit() / arena.ChunkSize / 32
-	for int64(c.arena.Room()) <= least {
+	for int64(c.arena.Room()) <= c.config.stubChunks() {
 		if c.arena.Reclaim(1, c.cached.dropAny) == 0 {
 			return true
 		}
@@ -131,6 +129,12 @@ func (c *Cache) stageObject(o arena.Object) (arena.Ref, backends.Refusal) {
 	ref, ok := c.put(o)
 	if !ok {
 		c.stagedBytes.Add(-stagedSlot(len(o.Data)))
+		return 0, backends.RefusedFull
+	}
+	// Others may have found the same room, each for a size of its own: who took what is for stubs
+	// gives it back.
+	if int64(c.arena.Room()) < c.config.stubChunks() {
+		c.forgetStaged(ref, len(o.Data))
 		return 0, backends.RefusedFull
 	}
 	select {

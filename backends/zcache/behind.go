@@ -67,10 +67,11 @@ const behindBatch = 16
 // processor is idle as far as it knows, and it does not pause either.
 func (b *background) behind() {
 	r := b.newReplacement()
-	w := &behindWorker{replacement: r, sharer: &sharer{replacement: r}}
+	w := &behindWorker{replacement: r, sharer: &sharer{replacement: r}, timer: time.NewTimer(time.Hour)}
+	defer w.timer.Stop()
 	accepted := uint64(0)
 	for n := 1; ; n++ {
-		s, ok := b.nextStaged()
+		s, ok := w.nextStaged()
 		if !ok {
 			return
 		}
@@ -85,7 +86,7 @@ func (b *background) behind() {
 			}
 			accepted = now
 		}
-		if !b.sleep(pause) {
+		if !w.sleep(pause) {
 			return
 		}
 	}
@@ -94,17 +95,17 @@ func (b *background) behind() {
 // nextStaged waits for a page to compress. The first one after a while may be the
 // first of a burst, whose client has better use for the processor than we: so it
 // waits a moment longer, if the share is empty enough.
-func (b *background) nextStaged() (s staged, ok bool) {
+func (w *behindWorker) nextStaged() (s staged, ok bool) {
 	select {
-	case s = <-b.staged:
-		return s, b.ctx.Err() == nil
+	case s = <-w.staged:
+		return s, w.ctx.Err() == nil
 	default:
 	}
 	select {
-	case <-b.ctx.Done():
+	case <-w.ctx.Done():
 		return s, false
-	case s = <-b.staged:
-		return s, b.sleep(b.restraint())
+	case s = <-w.staged:
+		return s, w.sleep(w.restraint())
 	}
 }
 
@@ -122,6 +123,22 @@ type behindWorker struct {
 	compressor compressor
 	page       [backends.PageSize]byte
 	sharer     *sharer
+	timer      *time.Timer // of sleep
+}
+
+// sleep is [background.sleep] without a new timer: pages that come one by one each have a
+// pause.
+func (w *behindWorker) sleep(d time.Duration) bool {
+	if d <= 0 {
+		return w.ctx.Err() == nil
+	}
+	w.timer.Reset(d)
+	select {
+	case <-w.timer.C:
+		return true
+	case <-w.ctx.Done():
+		return false
+	}
 }
 
 // settle compresses one staged page, or leaves it for later if it is in use just

@@ -164,16 +164,16 @@ func TestEvictFails(t *testing.T) {
 
 // TestResize follows the limit down and up with what the system counts.
 func TestResize(t *testing.T) {
-	config := quiet(64 << 20)
-	h := newHosted(t, config, 16_384)
+	config := quiet(16 << 20)
+	h := newHosted(t, config, 4096)
 	fill := func() {
-		for page := range uint64(16_384) {
+		for page := range uint64(4096) {
 			h.write(page, backendtest.Page(backendtest.Structured, page))
 		}
 	}
 	fill()
 	full := h.cache.Stats()
-	for _, limit := range []int64{16 << 20, 4 << 20, 8 << 20} {
+	for _, limit := range []int64{4 << 20, 1 << 20, 2 << 20} {
 		if err := h.cache.SetLimit(limit); err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +183,7 @@ func TestResize(t *testing.T) {
 			t.Errorf("with a limit of %d: %+v", limit, stats)
 		}
 	}
-	if err := h.cache.SetLimit(64 << 20); err != nil {
+	if err := h.cache.SetLimit(16 << 20); err != nil {
 		t.Fatal(err)
 	}
 	h.await("room for all", func() bool { fill(); return h.cache.Stats().Pages == full.Pages })

@@ -40,7 +40,7 @@ type diskStory struct {
 
 // TestDiskKills: what a disk was told is there after kills at any instant; a base is never changed; the cache starts empty.
 func TestDiskKills(t *testing.T) {
-	kills := number(t, "CRASH_KILLS", 12)
+	kills := number(t, "CRASH_KILLS", 8)
 	seed := number(t, "CRASH_SEED", uint64(time.Now().UnixNano()))
 	t.Logf("CRASH_SEED=%d", seed)
 	s := &diskStory{t: t, place: newPlace(t), random: rand.New(rand.NewPCG(seed, 1)), workers: map[string][]*worker{}}

@@ -46,10 +46,10 @@ type story struct {
 	shared   uint64 // the most pages that were shared at a start
 }
 
-func TestKills(t *testing.T) { testKills(t, number(t, "CRASH_KILLS", 20), false) }
+func TestKills(t *testing.T) { testKills(t, number(t, "CRASH_KILLS", 12), false) }
 
 // TestDedupKills is TestKills with pages that are shared: of a few contents, over and over.
-func TestDedupKills(t *testing.T) { testKills(t, number(t, "CRASH_KILLS", 12), true) }
+func TestDedupKills(t *testing.T) { testKills(t, number(t, "CRASH_KILLS", 8), true) }
 
 func testKills(t *testing.T, kills uint64, dedup bool) {
 	seed := number(t, "CRASH_SEED", uint64(time.Now().UnixNano()))
