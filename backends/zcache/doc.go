@@ -253,7 +253,9 @@
 //
 // # What is not promised
 //
-// That a page accepted once is accepted again. That memory comes back as soon as
+// That a page accepted once is accepted again. That a tmemd which knows no references
+// reads those that a newer one has left: before a downgrade, dedup is turned off and the
+// exports' pages drained. That memory comes back as soon as
 // pages go: up to 1 MiB is kept for reuse, and a chunk goes back when its last
 // page does or compaction gets to it. Without a host nothing happens in the
 // background: every page is compressed in line, and stays as it is. That a pool

@@ -103,3 +103,18 @@ func TestClientsOfADaemon(t *testing.T) {
 	}
 	i.stop()
 }
+
+// TestDedupSetting: what a request says of dedup is taken over, and what it does not say stays.
+func TestDedupSetting(t *testing.T) {
+	on, off := true, false
+	for _, c := range []struct {
+		before bool
+		said   *bool
+		after  bool
+	}{{false, nil, false}, {true, nil, true}, {false, &on, true}, {true, &off, false}} {
+		q, err := service{}.quota(frontswap.Quota{Weight: 3, Dedup: c.before}, admin.ClientSettings{Dedup: c.said})
+		if err != nil || q.Dedup != c.after || q.Weight != 3 {
+			t.Errorf("%v: %+v, %v", c, q, err)
+		}
+	}
+}
