@@ -11,7 +11,7 @@ PACKAGES    := qemu-system-x86 qemu-utils busybox-static nbd-client nbdkit libnb
 # For tests that make name spaces and mounts.
 AS_ROOT     := $(if $(filter-out 0,$(shell id -u)),-exec 'sudo -n -E env PATH=$(PATH)')
 
-.PHONY: all build deb run test lint unit race interop e2e e2e-all fuzz bench bench-nbd bench-memory bench-drain bench-remote bench-observe soak soak-resize soak-ramster crash deps clean
+.PHONY: all build deb run test lint unit race interop e2e e2e-all fuzz bench bench-nbd bench-memory bench-dedup bench-drain bench-remote bench-observe soak soak-resize soak-ramster crash deps clean
 
 all: build
 
@@ -62,6 +62,9 @@ bench-nbd: deps build ## side by side with other NBD servers and zram, quiet and
 
 bench-memory: build ## memory for a page of a corpus of MIB MiB, and tmemctl estimate, beside a zram device; takes root
 	$(GO) test -tags memory -count=1 -timeout 15m -v $(if $(filter-out 0,$(shell id -u)),-exec 'sudo -n MIB=$(MIB)') ./deploy/memory
+
+bench-dedup: deps ## what storing identical pages once would save: forked processes, guests, clones; takes root and the Debian packages python3-django, gunicorn and nodejs
+	$(GO) run $(if $(filter-out 0,$(shell id -u)),-exec 'sudo -n -E') ./deploy/dedup
 
 bench-drain: deps ## what unloading costs, beside fio and plain writes; what a store costs without a backend
 	$(GO) run ./deploy/drainbench

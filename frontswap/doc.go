@@ -64,6 +64,9 @@
 //	F10 A takeover changes nothing before Resume. A page that its backend does not have
 //	    is read from storage if that is known to have the same (synced), else it is
 //	    lost: an error until it is written or dropped, in later processes too.
+//	F11 A word is read or written only where its part of the map has memory: a request
+//	    claims that before it changes anything (Reserve), and what has none reads as zero.
+//	    An area that is not overcommitted claims all of it when it is opened.
 //
 // # Clients
 //

@@ -19,11 +19,14 @@ import (
 type Collector struct {
 	take  func() Snapshot
 	watch *watch
+	bound bound
 }
 
 // NewCollector returns a collector that calls take for each scrape, from any
-// goroutine.
-func NewCollector(take func() Snapshot) *Collector { return &Collector{take: take, watch: &watch{}} }
+// goroutine. So many exports have series of their own, as many disks, and as many clients.
+func NewCollector(take func() Snapshot, series int) *Collector {
+	return &Collector{take: take, watch: &watch{}, bound: bound{limit: series}}
+}
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(out chan<- *prometheus.Desc) {
@@ -34,10 +37,12 @@ func (c *Collector) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(out chan<- prometheus.Metric) {
-	s := c.take()
+	all := c.take()
+	s, left := c.bound.apply(all)
 	e := emitter(out)
+	e.bound(all, left)
 	e.gauge(buildInfo, 1, s.Version, s.Revision, runtime.Version())
-	e.health(s.Health, c.watch.unready(s, time.Now()))
+	e.health(s.Health, c.watch.unready(all, time.Now()))
 	e.gauge(protectionWanted, truth(s.ProtectionWanted))
 	e.counter(exportMoves, s.Moves.Done, "moved")
 	e.counter(exportMoves, s.Moves.Failed, "failed")
@@ -65,9 +70,9 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	if s.Lent != nil {
 		e.lent(*s.Lent)
 	}
-	e.storageTimes(s)
+	e.storageTimes(all)
 	e.nbd(s.NBD)
-	for _, u := range s.MemoryByPurpose() {
+	for _, u := range all.MemoryByPurpose() {
 		e.gauge(memoryMapped, float64(u.Mapped), u.Purpose)
 		e.gauge(memoryResident, float64(u.Resident), u.Purpose)
 	}

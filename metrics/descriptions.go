@@ -113,5 +113,5 @@ var (
 
 // allDescriptions are those of every file.
 func allDescriptions() []*prometheus.Desc {
-	return slices.Concat(descriptions, memoryDescriptions, donorDescriptions, timeDescriptions, healthDescriptions, clientDescriptions)
+	return slices.Concat(descriptions, memoryDescriptions, donorDescriptions, timeDescriptions, healthDescriptions, clientDescriptions, boundDescriptions)
 }

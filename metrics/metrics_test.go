@@ -152,7 +152,7 @@ func someSnapshot() Snapshot {
 // alerts. To change them on purpose: go test ./metrics -update.
 func TestGolden(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
-	if err := registry.Register(NewCollector(someSnapshot)); err != nil {
+	if err := registry.Register(NewCollector(someSnapshot, 200)); err != nil {
 		t.Fatal(err)
 	}
 	recorder := httptest.NewRecorder()
@@ -182,7 +182,7 @@ func TestGolden(t *testing.T) {
 
 // TestLint holds the names to Prometheus' conventions.
 func TestLint(t *testing.T) {
-	problems, err := testutil.CollectAndLint(NewCollector(someSnapshot))
+	problems, err := testutil.CollectAndLint(NewCollector(someSnapshot, 200))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func TestLint(t *testing.T) {
 func TestEverythingDescribed(t *testing.T) {
 	used := map[*prometheus.Desc]bool{}
 	out := make(chan prometheus.Metric, 4096)
-	NewCollector(someSnapshot).Collect(out)
+	NewCollector(someSnapshot, 200).Collect(out)
 	close(out)
 	for m := range out {
 		used[m.Desc()] = true
@@ -237,7 +237,7 @@ func TestMemoryByPurpose(t *testing.T) {
 // TestServer scrapes a server on a socket, with the collectors of the runtime
 // and the process.
 func TestServer(t *testing.T) {
-	s, err := NewServer(ServerConfig{Take: someSnapshot, Sampler: NewSampler(someSnapshot), Log: slog.New(slog.DiscardHandler)})
+	s, err := NewServer(ServerConfig{Series: 200, Take: someSnapshot, Sampler: NewSampler(someSnapshot), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func BenchmarkScrape(b *testing.B) {
 				s.Exports, s.NBD.Exports = append(s.Exports, x), append(s.NBD.Exports, n)
 			}
 			registry := prometheus.NewRegistry()
-			registry.MustRegister(NewCollector(func() Snapshot { return s }))
+			registry.MustRegister(NewCollector(func() Snapshot { return s }, exports))
 			handler := newHandler(registry, probes{}, ServerConfig{Log: slog.New(slog.DiscardHandler)})
 			for b.Loop() {
 				recorder := httptest.NewRecorder()

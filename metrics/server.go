@@ -27,6 +27,7 @@ type ServerConfig struct {
 	Take    func() Snapshot // called for each scrape, from any goroutine
 	Sampler *Sampler        // the server's own, from here on
 	Page    http.Handler    // what everything else is asked, or nil
+	Series  int             // how many exports have series of their own, see NewCollector
 	Log     *slog.Logger
 }
 
@@ -42,7 +43,7 @@ const (
 // NewServer returns a server for the daemon, the Go runtime and the process.
 func NewServer(c ServerConfig) (*Server, error) {
 	registry := prometheus.NewRegistry()
-	collector := NewCollector(c.Take)
+	collector := NewCollector(c.Take, c.Series)
 	collector.watch = c.Sampler.watch // probes and scrapes see the same errors
 	for _, collector := range []prometheus.Collector{
 		collector, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),

@@ -14,7 +14,7 @@ const BlockPages = 256
 type Locks struct {
 	mask   uint64                    // immutable: stripes-1; stripes are a power of two, at least BlockPages
 	pieces []atomic.Pointer[stripes] // immutable but for what they point to: nil until one of them was locked
-	waits  [waitBuckets]waitBucket
+	waits  atomic.Pointer[waitTable] // nil until somebody waited
 }
 
 // stripes are the words of neighbours. They are made when one is first needed, so
@@ -31,6 +31,8 @@ const (
 	lockWaited    = 1 << 29 // somebody waits in the stripe's bucket
 	lockReaders   = lockWaited - 1
 )
+
+type waitTable [waitBuckets]waitBucket
 
 // waitBucket parks those who wait for any of the stripes that hash to it.
 type waitBucket struct {
@@ -56,11 +58,7 @@ func stripesFor(pages uint64) uint64 {
 // found by page number.
 func New(pages uint64) *Locks {
 	n := stripesFor(pages)
-	l := &Locks{mask: n - 1, pieces: make([]atomic.Pointer[stripes], piecesFor(n))}
-	for i := range l.waits {
-		l.waits[i].cond.L = &l.waits[i].mu
-	}
-	return l
+	return &Locks{mask: n - 1, pieces: make([]atomic.Pointer[stripes], piecesFor(n))}
 }
 
 // Take makes all of the locks' memory now, for who must not do so later.
@@ -68,6 +66,21 @@ func (l *Locks) Take() {
 	for i := range l.pieces {
 		l.stripe(uint64(i) * pieceStripes)
 	}
+	l.bucket(0)
+}
+
+// bucket is where those wait who wait for a stripe.
+func (l *Locks) bucket(stripe uint64) *waitBucket {
+	table := l.waits.Load()
+	if table == nil {
+		made := &waitTable{}
+		for i := range made {
+			made[i].cond.L = &made[i].mu
+		}
+		l.waits.CompareAndSwap(nil, made) // or somebody else's
+		table = l.waits.Load()
+	}
+	return &table[stripe%waitBuckets]
 }
 
 // stripe is a stripe's word.
@@ -113,7 +126,7 @@ func (l *Locks) lock(page uint64, m *lockMode) {
 		return
 	}
 	stripe := page & l.mask
-	b := &l.waits[stripe%waitBuckets]
+	b := l.bucket(stripe)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for {
@@ -193,7 +206,7 @@ func (l *Locks) unlock(page uint64, held uint32) {
 	if left&lockWaited == 0 || left&lockReaders != 0 {
 		return
 	}
-	b := &l.waits[stripe%waitBuckets]
+	b := l.bucket(stripe)
 	b.mu.Lock()
 	l.stripe(stripe).And(^uint32(lockWaited))
 	b.cond.Broadcast()

@@ -80,12 +80,16 @@ func launch(t *testing.T, stateDir string, options ...string) *daemon {
 func launchInto(t *testing.T, output *os.File, stateDir string, options ...string) *daemon {
 	t.Helper()
 	// Signals as a terminal leaves them: what starts the tests may ignore some.
-	memory := filepath.Join("/dev/shm", "tmemd-interop"+strings.ReplaceAll(stateDir, "/", "-"))
+	memory := memoryFolder(stateDir)
 	t.Cleanup(func() { os.RemoveAll(memory) })
 	words := append([]string{
 		"--default-signal=HUP,PIPE", filepath.Join(bin, "tmemd"), "--state-dir", stateDir, "--memory-dir", memory, "--metrics", "127.0.0.1:0",
 	}, options...)
 	return launchCommand(t, exec.Command("env", words...), output, stateDir)
+}
+
+func memoryFolder(stateDir string) string {
+	return filepath.Join("/dev/shm", "tmemd-interop"+strings.ReplaceAll(stateDir, "/", "-"))
 }
 
 // launchCommand is launchInto for a command line that ends in tmemd.

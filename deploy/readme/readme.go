@@ -1,9 +1,3 @@
-// Package readme finds the commands in documentation, so that tests run what users are told to type. Tests in deploy use it.
-//
-// A command is on a line of an indented block that begins with a prompt: "$ " for anybody, "# " for root, "HOST# " for root on
-// one of several hosts. A line that ends in a backslash goes on in the next. What has no prompt is what a command prints.
-//
-// Not promised: lists with commands, fenced blocks, prompts in the middle of a line.
 package readme
 
 import (

@@ -28,9 +28,12 @@ var (
 	readmeScript []byte
 )
 
+// doctorSays is what the doctor prints of dead connections when there are none.
+var doctorSays = regexp.MustCompile(`^ok +/dev/nbd0: dead connections: requests wait`)
+
 const (
 	newUserGuestMiB = 384
-	newUserDataMiB  = 64 // a control group may have a third of it in memory
+	newUserDataMiB  = 24 // a control group may have a third of it in memory
 )
 
 // TestReadme: a machine with Debian and systemd on its disk, made of this machine's packages, and a new user who has README.md:
@@ -60,7 +63,7 @@ func TestReadme(t *testing.T) {
 			if !slices.Contains(results, "result: done") || bytes.Contains(output, []byte("FAILED:")) {
 				t.Fatalf("the new user did not come to the end:\n%s", output)
 			}
-			if lines := LogTrouble(string(output), nil); len(lines) > 0 {
+			if lines := LogTrouble(string(output), doctorSays); len(lines) > 0 {
 				t.Errorf("the kernel complains:\n%s", strings.Join(lines, "\n"))
 			}
 		})
@@ -122,6 +125,7 @@ func (d *debian) install(seeds ...string) {
 	d.write("var/lib/dpkg/status", d.tool("", "dpkg-query", append([]string{"-s"}, names...)...), 0o644)
 	d.write("etc/machine-id", "", 0o644)
 	d.write("var/lib/dpkg/info/format", "1\n", 0o644)
+	d.write("etc/dpkg/dpkg.cfg.d/test", "force-unsafe-io\n", 0o644) // the disk is a file that is gone soon
 	for _, name := range names {
 		found, err := filepath.Glob("/var/lib/dpkg/info/" + name + "*.list")
 		if err != nil {

@@ -19,5 +19,8 @@
 //	P5  Many viewers cost what one does: a sample is shared while it is fresh, and so many
 //	    requests are answered at a time.
 //
+// Not promised: that /status.json stays as it is; metrics and the admin API are the interfaces. Access control: whoever reaches
+// the address may look.
+//
 // History is the browser's: the daemon keeps none. Rates are differences of two views.
 package statuspage

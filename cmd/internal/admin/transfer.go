@@ -100,6 +100,7 @@ func (s *Server) restore(w http.ResponseWriter, r *http.Request) {
 	stream := &upload{from: r.Body, control: http.NewResponseController(w)}
 	e, err := s.service.RestoreExport(r.Context(), CreateRequest{
 		Name: r.PathValue("name"), Storage: query.Get("storage"), Writethrough: query.Get("writethrough"), Allow: query["allow"],
+		Client: query.Get("client"), Template: query.Get("template"),
 	}, stream)
 	if err != nil {
 		// A client reads the answer when it has sent everything.
@@ -186,7 +187,7 @@ func (c *Client) SaveExport(ctx context.Context, name string, to io.Writer) erro
 // RestoreExport makes an export of what SaveExport wrote. The request's size is left out.
 func (c *Client) RestoreExport(ctx context.Context, into CreateRequest, from io.Reader) (e Export, err error) {
 	query := url.Values{"allow": into.Allow}
-	for key, value := range map[string]string{"storage": into.Storage, "writethrough": into.Writethrough} {
+	for key, value := range map[string]string{"storage": into.Storage, "writethrough": into.Writethrough, "client": into.Client, "template": into.Template} {
 		if value != "" {
 			query.Set(key, value)
 		}

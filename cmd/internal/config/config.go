@@ -39,6 +39,8 @@ type Config struct {
 	Donor         *Donor  // nil: no memory is lent
 	DonorOnly     bool    // nothing is served but memory: there are no exports, and no backends
 
+	MetricsExports int // how many exports have series of their own
+
 	StatusPage bool // there is a page for browsers beside the metrics
 
 	Protect protect.Mode // for swap of this host

@@ -35,6 +35,8 @@ type file struct {
 	Donor    *fileDonor       `toml:"donor"`
 
 	StatusPage *bool `toml:"status_page"`
+
+	MetricsExports *int `toml:"metrics_exports"`
 }
 
 type fileExport struct {

@@ -8,6 +8,7 @@ var keys = []struct{ name, example string }{
 	{"memory_dir", `memory_dir = "/dev/shm/tmemd"`},
 	{"listen", `listen = ["unix:///run/tmemd/nbd.sock", "tcp://127.0.0.1:10809"]`},
 	{"metrics", `metrics = "127.0.0.1:9757"`},
+	{"metrics_exports", `metrics_exports = 200`},
 	{"status_page", `status_page = true`},
 	{"log_level", `log_level = "info"`},
 	{"client", `[[client]] on a line of its own, then its keys`},

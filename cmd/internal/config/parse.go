@@ -20,9 +20,11 @@ const (
 	DefaultBackend     = "zcache"
 	DefaultBackendSize = "20%"
 	DefaultMetrics     = "127.0.0.1:9757"
-	noBackend          = "none"
-	noMetrics          = "off"
-	noMemory           = "off"
+
+	DefaultMetricsExports = 200
+	noBackend             = "none"
+	noMetrics             = "off"
+	noMemory              = "off"
 )
 
 // Parse makes the configuration of a command line, without the command's name.
@@ -228,7 +230,18 @@ func (p *parser) metrics() {
 	}
 }
 
+// maxMetricsExports bounds a scrape to some hundred thousand series.
+const maxMetricsExports = 10_000
+
 func (p *parser) statusPage() {
+	const key = "metrics_exports"
+	p.from(key, "")
+	p.config.MetricsExports = DefaultMetricsExports
+	if n := p.file.MetricsExports; n != nil {
+		if p.config.MetricsExports = *n; *n < 0 || *n > maxMetricsExports {
+			p.reject(key, fmt.Sprintf("write a number from 0 to %d", maxMetricsExports), "%d is out of range", *n)
+		}
+	}
 	p.from("status_page", "status-page")
 	p.config.StatusPage = p.flags.status
 	if p.file.StatusPage != nil && !p.flags.given["status-page"] {

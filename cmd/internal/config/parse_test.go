@@ -283,7 +283,7 @@ hint: use a state folder with a shorter path
 error: DIR/tmemd.toml:2: size: unknown key
 2| size = 5
  | ^
-hint: remove it; the keys here are state_dir, memory_dir, listen, metrics, status_page, log_level, client, template, export, disk, base, backend, nbd, ramster, donor, host
+hint: remove it; the keys here are state_dir, memory_dir, listen, metrics, metrics_exports, status_page, log_level, client, template, export, disk, base, backend, nbd, ramster, donor, host
 error: DIR/tmemd.toml:4: export.sice: unknown key
 4| sice = "8GiB"
  | ^

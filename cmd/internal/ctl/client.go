@@ -224,6 +224,11 @@ func (t *tool) clientDestroy() *cobra.Command {
 	return command
 }
 
+// completeFlagClients completes a flag that names a client.
+func (t *tool) completeFlagClients(c *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+	return t.completeClients(c, nil, word)
+}
+
 // completeClients completes the name of a client.
 func (t *tool) completeClients(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	client, err := t.client()

@@ -21,6 +21,9 @@ func (t *tool) completions(root *cobra.Command) {
 	}
 	writethrough, modes := []string{"off", "async", "sync"}, []string{"inclusive", "exclusive"}
 	for path, complete := range map[string]cobra.CompletionFunc{
+		"export save":   then(t.completeExports(), files),
+		"export move":   t.completeExports(),
+		"client set":    then(t.completeClients, clientSettings),
 		"export set":    then(t.completeExports(), assignments("writethrough", writethrough)),
 		"disk set":      then(t.complete(diskNames), assignments("mode", modes)),
 		"backend order": t.completeOrder,
@@ -36,6 +39,11 @@ func (t *tool) completions(root *cobra.Command) {
 		"attach --export":              t.completeFlag(func(s admin.Status) []string { return slices.Concat(exportNames(s), diskNames(s)) }),
 		"export create --writethrough": words(writethrough...),
 		"export create --storage":      files,
+		"export create --client":       t.completeFlagClients,
+		"export restore --client":      t.completeFlagClients,
+		"export restore --storage":     files,
+		"export restore --key-file":    files,
+		"export save --key-file":       files,
 		"donor add --backend":          t.completeFlag(ramsterNames),
 		"donor remove --backend":       t.completeFlag(ramsterNames),
 		"backend replace --with":       t.completeFlag(func(s admin.Status) []string { return s.Kinds }),
@@ -78,6 +86,10 @@ func then(first, others cobra.CompletionFunc) cobra.CompletionFunc {
 		}
 		return others(c, args, typed)
 	}
+}
+
+func clientSettings(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return []string{"weight=", "cap=", "reservation="}, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 }
 
 // assignments completes KEY=VALUE.

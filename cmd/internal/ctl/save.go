@@ -222,6 +222,8 @@ func (t *tool) exportRestore() *cobra.Command {
 	command.Flags().StringArrayVar(&request.Allow, "allow", nil, "`rule` about who may open it: cert:NAME, uid:NUMBER or gid:NUMBER; may be repeated")
 	command.Flags().StringVar(&request.Storage, "storage", "", "`path` of its storage (default: NAME.img in the daemon's folder)")
 	command.Flags().StringVar(&request.Writethrough, "writethrough", "", "`mode`: off, async or sync (default off)")
+	command.Flags().StringVar(&request.Client, "client", "", "`name` of the client that it belongs to (default: default)")
+	command.Flags().StringVar(&request.Template, "template", "", "`template` of the configuration, for what is left out here")
 	return command
 }
 

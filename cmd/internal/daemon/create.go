@@ -96,7 +96,7 @@ func (d *Daemon) create(e *export) error {
 	if err := d.mayChange("creates no export"); err != nil {
 		return err
 	}
-	if err := d.checkName(e.Name); err != nil {
+	if err := d.checkNew(e); err != nil {
 		return err
 	}
 	if err := refuseContent(e.Storage); err != nil {
@@ -105,9 +105,6 @@ func (d *Daemon) create(e *export) error {
 	storage, blank, err := d.openStorage(e.Export, false, false)
 	if err != nil {
 		return &admin.Error{Status: http.StatusConflict, Message: err.Error(), Hint: cureNewStorage(err)}
-	}
-	if _, found := d.quotaOf(cmp.Or(e.Client, frontswap.DefaultClient)); !found {
-		return errors.Join(noClient(e.Client), storage.Close(), removeNew(e.Storage, blank))
 	}
 	e.id = d.newID()
 	if err := d.openDevice(e, storage, blank); err != nil {
@@ -135,6 +132,15 @@ func (d *Daemon) publish(e *export) error {
 		d.remove(e)
 	}
 	return err
+}
+
+// checkNew refuses an export that cannot be made: its name is taken, or there is no such
+// client. REQUIRES: loading held.
+func (d *Daemon) checkNew(e *export) error {
+	if _, found := d.quotaOf(cmp.Or(e.Client, frontswap.DefaultClient)); !found {
+		return noClient(e.Client)
+	}
+	return d.checkName(e.Name)
 }
 
 // checkName refuses a name that something else has. REQUIRES: loading held.

@@ -72,7 +72,7 @@ func (r *restore) begin(ctx context.Context, request admin.CreateRequest) (conte
 	}
 	there := d.find(r.e.Name)
 	if r.fresh = there == nil; r.fresh {
-		if err := d.checkName(r.e.Name); err != nil {
+		if err := d.checkNew(r.e); err != nil {
 			return nil, err
 		}
 		if err := refuseContent(r.e.Storage); err != nil {
@@ -103,8 +103,8 @@ func (r *restore) checkEmpty(there *export, request admin.CreateRequest) error {
 		return &admin.Error{Status: http.StatusConflict, Message: fmt.Sprintf(format, args...), Hint: hint}
 	}
 	switch {
-	case request.Storage != "" || request.Writethrough != "" || len(request.Allow) > 0:
-		return conflict("leave --storage, --allow and --writethrough out, or restore it under another name", "there is an export %s already", there.Name)
+	case request.Storage != "" || request.Writethrough != "" || request.Client != "" || request.Template != "" || len(request.Allow) > 0:
+		return conflict("leave --storage, --client, --template, --allow and --writethrough out, or restore it under another name", "there is an export %s already", there.Name)
 	case there.size() != r.e.Size:
 		return conflict("restore it under another name, or into an export of that size",
 			"export %s has %s, and what was saved %s", there.Name, cli.Bytes(uint64(there.size())), cli.Bytes(uint64(r.e.Size)))

@@ -110,7 +110,7 @@ func (d *Daemon) bindMetrics() error {
 	if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
 		d.log.Warn("metrics can be read by others: their address is not a loopback address", "address", d.metricsAddr)
 	}
-	c := metrics.ServerConfig{Take: d.snapshot, Sampler: metrics.NewSampler(d.snapshot), Log: d.log}
+	c := metrics.ServerConfig{Take: d.snapshot, Sampler: metrics.NewSampler(d.snapshot), Log: d.log, Series: d.config.MetricsExports}
 	if d.config.StatusPage {
 		c.Page = statuspage.NewHandler(c.Sampler)
 	}
