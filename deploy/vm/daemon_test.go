@@ -64,9 +64,11 @@ type disk struct {
 }
 
 type export struct {
-	Name  string `json:"name"`
-	Size  int64  `json:"size_bytes"`
-	Pages struct {
+	Name    string `json:"name"`
+	Size    int64  `json:"size_bytes"`
+	Clients int    `json:"clients"`
+	MovedTo string `json:"moved_to"`
+	Pages   struct {
 		None     int64            `json:"none"`
 		Storage  int64            `json:"storage"`
 		Hole     int64            `json:"hole"`

@@ -32,6 +32,10 @@
 // comes back with nothing; the backend is unloaded. No page is lost or wrong, those that wait for a host are waited for, and in the end
 // no host has any.
 //
+// In a sixth there are three machines at once. Each swaps to a virtio disk that QEMU makes of an export, and the pool is too small for
+// all: clients get memory by their weights, one with a reservation is not pushed below it, one is frozen and thawed, and the export of
+// one moves to a second tmemd and back while it swaps, QEMU connecting again through a symbolic link that is switched.
+//
 // Two more are about disks. A guest untars, hashes, rewrites and deletes on an ext4 file system, and reads it back from the
 // device again and again, while backends are loaded, replaced, frozen and unloaded, squeezed to 1 MiB, the least that there may be,
 // and given room; and once more with backends that lose single pages, or every one, and take some, or none, while tmemd is killed
@@ -53,6 +57,7 @@
 //	TestSwapThroughInterruptions    the first named, 6.1  each kernel
 //	TestSwapToOwnHost               the last named, 6.12  each kernel
 //	TestSwapToOtherHosts            the last named, 6.12  each kernel
+//	TestMachinesShareAPool          the last named, 6.12  each kernel
 //	TestReadme                      the last named, 6.12  each kernel
 //
 // The first two have their kernels side by side, the others have the test machine for themselves.

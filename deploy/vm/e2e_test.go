@@ -67,9 +67,8 @@ func newScenario(t *testing.T, series string) *scenario {
 
 // newScenarioWith starts tmemd, with flags for its backends if there are any, and a machine that change has had a word about.
 func newScenarioWith(t *testing.T, series string, change func(*scenario, *Config), flags ...string) *scenario {
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
-	t.Cleanup(cancel)
-	s := &scenario{t: t, ctx: ctx, began: time.Now()}
+	s := newScenarioBase(t)
+	ctx := s.ctx
 	kernel, err := FetchKernel(ctx, cacheDir(), series)
 	s.must(err)
 	s.daemon = startDaemon(ctx, t, swapSize, flags...)
@@ -86,6 +85,13 @@ func newScenarioWith(t *testing.T, series string, change func(*scenario, *Config
 	s.must(err)
 	t.Cleanup(s.machine.Close)
 	return s
+}
+
+// newScenarioBase is what every run has: a time to be over by, and no machine yet.
+func newScenarioBase(t *testing.T) *scenario {
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	t.Cleanup(cancel)
+	return &scenario{t: t, ctx: ctx, began: time.Now()}
 }
 
 func (s *scenario) run() {

@@ -54,6 +54,11 @@ agent) # requests that are five seconds old have their connections made anew, so
 	run /bin/tmemctl attach /dev/nbd0 --server "tcp://10.0.2.2:$nbd_port" --export "$nbd_export" --timeout 5s --detach
 	run /bin/guest -agent $guest
 	;;
+disk) # a virtio disk of the machine's
+	run /sbin/mkswap /dev/vda
+	run /sbin/swapon --discard /dev/vda # once and pages
+	run /bin/guest -disk -device /dev/vda $guest
+	;;
 own)
 	# As tmemctl doctor advises where the kernel has it.
 	busybox test ! -e /sys/kernel/mm/lru_gen/enabled || echo n >/sys/kernel/mm/lru_gen/enabled

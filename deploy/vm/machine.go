@@ -33,6 +33,10 @@ type Config struct {
 	Attach Attach // how it is attached
 	Disk   string // path of a file that is the guest's disk, its tmemd's storage; for OwnHost
 
+	// SwapDisk are QEMU's arguments for the disk that the guest swaps to; for AttachDisk.
+	SwapDisk   []string
+	Processors int // 0 means 2
+
 	// Expected are lines of the kernel's log that tell of trouble which the test makes; nil if it makes none.
 	Expected *regexp.Regexp
 
@@ -51,6 +55,7 @@ const (
 	AttachAgent       Attach = "agent"     // tmemctl attach, to a server outside
 	AttachOwnHost     Attach = "own"       // tmemctl attach, to a tmemd inside that protects itself
 	AttachUnprotected Attach = "own-naked" // the same without protection
+	AttachDisk        Attach = "disk"      // not at all: QEMU makes a virtio disk of it
 )
 
 // minFreePercent is vm.min_free_kbytes as a share of the RAM. With the default, a 6.12 kernel that swaps over TCP comes to a
@@ -166,7 +171,7 @@ func (m *Machine) arguments() []string {
 	}
 	arguments := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-accel", "tcg,thread=multi,tb-size=128", "-smp", "2", "-m", fmt.Sprint(c.MemoryMiB),
+		"-accel", "tcg,thread=multi,tb-size=128", "-smp", fmt.Sprint(cmp.Or(c.Processors, 2)), "-m", fmt.Sprint(c.MemoryMiB),
 		"-kernel", c.Kernel.Image, "-initrd", c.Initramfs, "-append", strings.Join(parameters, " "),
 		"-chardev", "socket,id=console,fd=3", "-serial", "chardev:console",
 		"-chardev", "socket,id=orders,fd=4", "-serial", "chardev:orders",
@@ -176,7 +181,7 @@ func (m *Machine) arguments() []string {
 	if c.Disk != "" {
 		arguments = append(arguments, "-drive", "format=raw,if=virtio,cache=unsafe,file="+c.Disk)
 	}
-	return arguments
+	return append(arguments, c.SwapDisk...)
 }
 
 // BeginPhase gives the guest's next reports a name. Its answer holds the counters at the beginning.

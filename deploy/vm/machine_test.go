@@ -228,11 +228,11 @@ func TestStartWithoutQEMU(t *testing.T) {
 func TestMachineArguments(t *testing.T) {
 	m := &Machine{config: Config{
 		Kernel: &Kernel{Image: "/k/vmlinuz"}, Initramfs: "/k/initramfs", MemoryMiB: 128, DataMiB: 176, Workers: 4, Seed: 9,
-		NBDPort: 10809, Export: "swap",
+		NBDPort: 10809, Export: "swap", SwapDisk: []string{"-drive", "file=nbd+unix:///swap"},
 	}}
 	line := " " + strings.Join(m.arguments(), " ") + " "
 	for _, part := range []string{
-		" -accel tcg,", " -m 128 ", " -no-reboot ", " -kernel /k/vmlinuz ", " -initrd /k/initramfs ",
+		" -accel tcg,", " -smp 2 ", " -m 128 ", " -drive file=nbd+unix:///swap ", " -no-reboot ", " -kernel /k/vmlinuz ", " -initrd /k/initramfs ",
 		" nbd_port=10809 ", " nbd_export=swap ", " data_mib=176 ", " workers=4 ", " seed=9 ", " min_free_kib=13107 ",
 		"fd=3 -serial chardev:console ", "fd=4 -serial chardev:orders ",
 	} {

@@ -38,14 +38,16 @@ content() { seq 10000000 19999999 | head -c "${mib}M" 2>/dev/null; }
 swap() {
 	local out in
 	out=$(counter pswpout) in=$(counter pswpin)
+	echo "typed: nothing, but writes (after $SECONDS s)"
 	mount -t tmpfs -o size=1g tmpfs /mnt || fail "mount a tmpfs"
 	(echo 0 >$group/cgroup.procs && content 2>/dev/null >/mnt/pages) || fail "write $mib MiB"
 	[ -z "$1" ] || type_all "$1"
+	echo "typed: nothing, but reads (after $SECONDS s)"
 	(echo 0 >$group/cgroup.procs && content 2>/dev/null | cmp - /mnt/pages) || fail "$mib MiB are not what was written"
 	umount /mnt
 	out=$(($(counter pswpout) - out)) in=$(($(counter pswpin) - in))
 	[ $out -gt $((mib * 128)) ] && [ $in -gt $((mib * 128)) ] || fail "only $out pages went out and $in came in"
-	echo "result: $mib MiB right, $out pages went out, $in came in"
+	echo "result: $mib MiB right, $out pages went out, $in came in (after $SECONDS s)"
 }
 mkdir $group && echo "$((mib / 3))M" >$group/memory.max || fail "limit memory"
 

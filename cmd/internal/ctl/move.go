@@ -26,12 +26,15 @@ func (t *tool) exportMove() *cobra.Command {
 			"copied while clients go on, then clients are held back for a moment, whose length is told.\n\n" +
 			"From then on this tmemd refuses the export and says where it is; its pages and the storage\n" +
 			"that was made for it are given up. Clients have to connect to the new address: QEMU does\n" +
-			"with reconnect-delay, if the socket's path is a symbolic link that is switched, or if the\n" +
-			"address is one that moves too. Devices of tmemctl attach have to be attached anew.\n\n" +
+			"with reconnect-delay, if the socket's path is a symbolic link that is switched after the\n" +
+			"move (not before: it would find pages missing), or if the address is one that moves too.\n" +
+			"It tries after 1, 2, 4, 8 and every 16 seconds, while requests of its guest wait. Devices\n" +
+			"of tmemctl attach have to be attached anew.\n\n" +
 			"Whatever fails before, and Ctrl-C, leaves everything as it was here. Over TCP, the\n" +
 			"certificates of [ramster.tls] are used, if there are any; without, pages are in the clear.",
-		Example: "  tmemctl export move vm1 --to tcp://host2:10809",
-		Args:    oneArgument("NAME"),
+		Example: "  tmemctl export move vm1 --to tcp://host2:10809\n" +
+			"  tmemctl export move vm1 --to unix:///srv/tmemd2/nbd.sock && ln -s /srv/tmemd2/nbd.sock /run/vm1.new && mv -T /run/vm1.new /run/vm1.sock",
+		Args: oneArgument("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if request.To == "" {
 				return cli.Misuse("say --to tcp://HOST:PORT or --to unix:///PATH", "where is export %s to move?", args[0])

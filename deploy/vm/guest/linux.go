@@ -14,6 +14,7 @@ import (
 type linux struct {
 	device string // the swap device, such as /dev/nbd0
 	agent  bool   // it was attached by tmemctl
+	disk   bool   // it was not attached by anybody
 }
 
 func (linux) swapped() (in, out int64, err error) {
@@ -47,6 +48,9 @@ func vmstatField(vmstat []byte, name string) (int64, error) {
 func (l linux) swapoff() error { return command("/sbin/swapoff", l.device) }
 
 func (l linux) detach() error {
+	if l.disk {
+		return nil
+	}
 	if l.agent {
 		return command("/bin/tmemctl", "detach", l.device)
 	}

@@ -15,9 +15,10 @@ func main() {
 	mib := flag.Int("mib", 200, "memory to keep in use, in MiB")
 	seed := flag.Uint64("seed", 1, "seed of all content")
 	agent := flag.Bool("agent", false, "the device was attached by tmemctl")
+	disk := flag.Bool("disk", false, "the device is a disk of the machine's: nobody attached it")
 	workers := flag.Int("workers", 4, "threads that verify side by side")
 	flag.Parse()
-	if err := run(linux{device: *device, agent: *agent}, *line, *mib, *seed, *workers); err != nil {
+	if err := run(linux{device: *device, agent: *agent, disk: *disk}, *line, *mib, *seed, *workers); err != nil {
 		fmt.Fprintf(os.Stderr, "guest: %v\n", err)
 		os.Exit(1)
 	}
