@@ -78,6 +78,10 @@
 //	R11 Nobody is asked about ephemeral pages: their exports' host is never called.
 //	R12 A donor keeps no ephemeral page that nobody knows of for longer than Config.Compare, while it is in reach; and
 //	    none of an earlier process, whose pools the ledger names.
+//	R13 Staged pages can leave: chunks for as many stubs as the queue has pages are given to nothing
+//	    else, by who looked before and by who looks again when it has the memory.
+//	R14 No list has us flush what we count on, whatever generations it claims: a page is left alone while a
+//	    version of it, that one or an earlier one, is named there by a stub or on its way.
 //
 // # Where a page goes
 //

@@ -143,7 +143,9 @@ func TestCachedNetwork(t *testing.T) {
 func TestCachedRestart(t *testing.T) {
 	t.Parallel()
 	for _, again := range []bool{true, false} {
-		w := newWorld(t, wireConfig(), 100, "a", "b")
+		config := wireConfig()
+		config.Deadline = 5 * time.Second // nobody is late here but the machine, and what is late is a miss
+		w := newWorld(t, config, 100, "a", "b")
 		s := &survivors{world: w}
 		for page := range w.pages {
 			if _, err := w.host.Write(key(page), backendtest.Mixed(page)); err != nil {

@@ -258,8 +258,6 @@ func TestStorm(t *testing.T) {
 		}
 	}
 	w.settle(2)
-	if err := w.host.Check(1); err != nil {
-		t.Error(err)
-	}
+	w.check()
 	w.end()
 }

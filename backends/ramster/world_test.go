@@ -318,6 +318,25 @@ func (w *world) settle(copies int64) {
 	})
 }
 
+// check reads every page, which is what was written. With no Patience to speak of a load that is late fails,
+// as it does on a busy machine: then it is tried again.
+func (w *world) check() {
+	w.Helper()
+	dst := make([]byte, backends.PageSize)
+	for page := range w.pages {
+		w.await("a page to be had", func() (bool, string) {
+			err := w.host.Read(key(page), dst)
+			if err == nil {
+				return true, ""
+			}
+			if !errors.Is(err, backends.ErrTransient) {
+				w.Fatal(err)
+			}
+			return false, err.Error()
+		})
+	}
+}
+
 // end closes everything, and expects donors to be left with nothing.
 func (w *world) end() {
 	w.Helper()

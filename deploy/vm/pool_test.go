@@ -76,7 +76,6 @@ func newPool(t *testing.T, series string) *pool {
 	for _, d := range []*daemon{p.daemon, p.other} {
 		d.args = []string{"--config", writeConfig(t, d.stateDir, poolConfig), "--state-dir", d.stateDir, "--memory-dir", d.memory}
 		d.start(p.ctx)
-		d.tmemctl(p.ctx, "export", "delete", exportName) // is there where no export is named
 	}
 	p.socket = filepath.Join(t.TempDir(), "vm1.sock")
 	p.switchTo(p.daemon)

@@ -22,7 +22,8 @@ const WritethroughSyntax = "write off, async (pages are copied to storage soon a
 
 func (p *parser) exports() {
 	entries := p.file.Export
-	if len(entries) == 0 && len(p.file.Disk) == 0 {
+	// Who names disks, or clients and templates for exports to come, does not want one more.
+	if len(entries) == 0 && len(p.file.Disk)+len(p.file.Client)+len(p.file.Template) == 0 {
 		entries = []fileExport{{}}
 	}
 	if len(entries) > 1 && p.flags.given["size"] {

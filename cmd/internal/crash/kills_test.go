@@ -128,7 +128,7 @@ func (s *story) config() string {
 	path := s.place.dir + "/tmemd.toml"
 	text := "[[backend]]\nkind = \"zcache\"\nsize = \"3MiB\"\n"
 	if s.dedup {
-		text += "[[client]]\nname = \"default\"\ndedup = true\n"
+		text += "[[client]]\nname = \"default\"\ndedup = true\n[[export]]\nname = \"swap\"\n"
 	}
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		s.t.Fatal(err)

@@ -78,7 +78,7 @@ func TestBesideCache(t *testing.T) {
 			for _, codec := range []zcache.Codec{zcache.LZ4, zcache.Zstd} {
 				// Many times over, so that chunks that are not full, one in each class, count
 				// for little.
-				times := max(1, 10000/len(pages))
+				times := 1 + 10000/len(pages)
 				stats := store(t, codec, pages, times)
 				want, sample := all.LZ4, sampled.LZ4
 				if codec == zcache.Zstd {
