@@ -94,6 +94,11 @@ type Export struct {
 	// comment. Numbers of ephemeral exports and of others are distinct.
 	Ephemeral bool
 
+	// Dedup, if it is not 0, lets the backend keep identical pages of all exports with
+	// the same number once. Exports of different numbers, and those with 0, share
+	// nothing. The number has no meaning beyond the process.
+	Dedup uint32
+
 	// Host is the same for all ephemeral exports of a backend, and for all others;
 	// nil where nobody serves one.
 	Host Host
@@ -226,6 +231,9 @@ type Stats struct {
 	MaxBytes        uint64           // the highest LimitBytes of a backend that sizes itself; else LimitBytes
 	Stall           float64          // share of the time, 0 to 1, that tasks of this host waited for memory lately, as far as the backend looks
 	Incompressible  uint64           // of Pages, those kept as they came because they do not compress
+	SharedPages     uint64           // of Pages, those that are kept together with identical ones
+	SharedContents  uint64           // what is kept for SharedPages
+	SharedSaved     uint64           // bytes that SharedPages take less than by themselves, about
 	Refused         [Refusals]uint64 // by reason; index Accepted counts accepted stores
 	CorruptLoads    uint64           // loads that failed with ErrCorrupt
 	Moved           [Movements]uint64

@@ -157,6 +157,15 @@
 //	B28 InvalidateArea comes after the caller has invalidated every handle that it
 //	    has, forgotten or not. Then no page of the export is left.
 //
+// # Shared pages
+//
+// A backend may keep identical pages of exports with the same Export.Dedup once.
+//
+//	B34 Nothing about a page depends on who shares it, but the memory that all take: what is
+//	    charged, what Pack returns, and that it stays when others are stored anew, evicted,
+//	    invalidated or damaged. Exports of different numbers, and those with 0, share nothing.
+//	    Whether there is an identical page makes no difference to how long Store takes.
+//
 // # Packed pages
 //
 // An export is saved and restored with its pages as they are kept, not compressed anew.
@@ -198,7 +207,8 @@
 //	B32 Used follows each Store, Invalidate and new handle of a page at once, and is
 //	    exact when no call is under way: 0 when all pages of the export are gone;
 //	    for all exports together no less than StoredBytes without those of ephemeral
-//	    pages, and no more than HeldBytes. After a takeover it is exact from Init on.
+//	    pages, and no more than HeldBytes; with SharedPages no more than HeldBytes and
+//	    SharedSaved, as each page is charged what it takes by itself. After a takeover it is exact from Init on.
 //	B33 Room is next to nothing when pages are refused as RefusedFull, and much
 //	    again when all are gone.
 //

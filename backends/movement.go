@@ -25,6 +25,7 @@ const (
 	PoolGrown                       // the pool's limit went up again; not a page
 	ScrubbedPage                    // read in the background and found right
 	ScrubbedCorrupt                 // read in the background and found damaged
+	MovedShared                     // found identical to another page behind, and kept together with it
 	Movements                       // the number of values above, for arrays indexed by movement
 )
 
@@ -37,6 +38,8 @@ func (m Movement) String() string {
 		return "compressed_inline"
 	case MovedBehind:
 		return "compressed_behind"
+	case MovedShared:
+		return "shared"
 	case MovedKeptRaw:
 		return "kept_raw"
 	case MovedCold:

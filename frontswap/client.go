@@ -30,6 +30,7 @@ type Quota struct {
 	Weight      uint32 // 1 to MaxWeight: of what is not reserved, by comparison with others; 0 means 1
 	Cap         uint64 // bytes that its pages take at most; 0 means no limit
 	Reservation uint64 // bytes that nobody else can push it below
+	Dedup       bool   // identical pages of its areas may be kept once; for areas that are opened from then on
 }
 
 // ClientRefusal says why a client's page was offered to no backend, or not to all.
@@ -56,8 +57,9 @@ const (
 // Client is who areas belong to: a virtual machine, a tenant. Its pages in all
 // backends, of all its areas, are charged to it.
 type Client struct {
-	fs   *Frontswap // immutable
-	name string     // immutable
+	fs     *Frontswap // immutable
+	name   string     // immutable
+	domain uint32     // backends.Export.Dedup, if its quota says so: its own, in this process; immutable
 
 	// gate is all that a store reads of a client which is alone, has no cap and is
 	// not frozen. Written with Frontswap.mu held.
@@ -81,7 +83,8 @@ type Client struct {
 }
 
 func newClient(f *Frontswap, name string, q Quota) *Client {
-	c := &Client{fs: f, name: name, quota: q}
+	f.domains++
+	c := &Client{fs: f, name: name, domain: f.domains, quota: q}
 	c.areas.Store(new([]*Area))
 	c.cap.Store(q.Cap)
 	c.due.Store(math.MaxUint64)

@@ -656,3 +656,44 @@ func TestRemoteCapacity(t *testing.T) {
 	}
 	closeAll(t, areas)
 }
+
+// TestDedupDomains: areas of one client that wants it have one number, other clients another, and others none; it
+// counts when an area is opened.
+func TestDedupDomains(t *testing.T) {
+	f := New(quiet())
+	b := &domains{Map: &backendtest.Map{}, of: map[string]uint32{}}
+	createClient(t, f, "a", Quota{Dedup: true})
+	createClient(t, f, "b", Quota{Dedup: true})
+	createClient(t, f, "c", Quota{})
+	areas := []*Area{openFor(t, f, "a", 1, 8), openFor(t, f, "b", 2, 8)}
+	mustRegister(t, f, "b", b)
+	areas = append(areas, openFor(t, f, "a", 3, 8), openFor(t, f, "c", 4, 8), openFor(t, f, "", 5, 8))
+	if err := f.SetClient("c", Quota{Dedup: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.SetClient("a", Quota{}); err != nil {
+		t.Fatal(err)
+	}
+	areas = append(areas, openFor(t, f, "c", 6, 8), openFor(t, f, "a", 7, 8))
+	d := b.of
+	if d["area1"] == 0 || d["area1"] != d["area3"] || d["area2"] == 0 || d["area2"] == d["area1"] ||
+		d["area6"] == 0 || d["area6"] == d["area1"] || d["area6"] == d["area2"] || d["area4"] != 0 || d["area5"] != 0 || d["area7"] != 0 {
+		t.Errorf("numbers of areas: %v", d)
+	}
+	for _, a := range areas {
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// domains notes what areas may share.
+type domains struct {
+	*backendtest.Map
+	of map[string]uint32
+}
+
+func (d *domains) Init(e backends.Export) error {
+	d.of[e.Name] = e.Dedup
+	return d.Map.Init(e)
+}

@@ -38,6 +38,7 @@ type Frontswap struct {
 
 	mu      sync.Mutex
 	clients map[string]*Client // by name; guarded by mu
+	domains uint32             // clients made so far; guarded by mu
 	areas   map[uint32]*Area   // open areas by id; guarded by mu
 	byID    sync.Map           // the same for hosts, who must not wait for mu: uint32 to *Area; written under mu
 }
@@ -271,8 +272,13 @@ func (f *Frontswap) OpenArea(c AreaConfig) (*Area, error) {
 	return a, nil
 }
 
+// describe REQUIRES: Frontswap.mu held.
 func (a *Area) describe(s *slot) backends.Export {
-	return backends.Export{ID: a.id, Name: a.name, Pages: a.Pages(), Host: host{f: a.fs, s: s}}
+	export := backends.Export{ID: a.id, Name: a.name, Pages: a.Pages(), Host: host{f: a.fs, s: s}}
+	if a.client.quota.Dedup {
+		export.Dedup = a.client.domain
+	}
+	return export
 }
 
 // Close closes the area (the kernel's invalidate_area): backends drop its

@@ -56,6 +56,9 @@ var (
 	backendPages          = describe("backend_pages", "Pages that the backend has.", "backend")
 	backendEphemeral      = describe("backend_ephemeral_pages", "Clean pages of disks that the backend has beside those.", "backend")
 	backendSameFilled     = describe("backend_same_filled_pages", "Of both, pages of one repeated word, which take no memory.", "backend")
+	backendShared         = describe("backend_shared_pages", "Of its pages, those kept once together with identical ones of the same client.", "backend")
+	backendContents       = describe("backend_shared_contents", "Different pages among those.", "backend")
+	backendSaved          = describe("backend_shared_saved_bytes", "Memory that those would take more if each was kept by itself, about.", "backend")
 	backendStored         = describe("backend_stored_bytes", "Page data after compression.", "backend")
 	backendHeld           = describe("backend_held_bytes", "Memory taken from the system for it, overhead included.", "backend")
 	backendIncompressible = describe("backend_incompressible_pages", "Of its pages, those kept as they came because they do not compress.", "backend")
@@ -103,7 +106,7 @@ var (
 		storagePagesRead, storagePagesWritten, storagePagesPunched, storageErrors, storageAllocated, storageDirect,
 		writethroughMode, writethroughPending, rescuedPages,
 		succGets, failedGets, puts, cleancacheInvalidates, cachedPages, cleancacheMode,
-		backendPages, backendEphemeral, backendSameFilled, backendStored, backendHeld, backendLimit, backendMax, backendStall, backendIncompressible, backendAccepted, backendRefused, backendMoved, backendCodecPages, backendCodecBytes,
+		backendPages, backendEphemeral, backendSameFilled, backendShared, backendContents, backendSaved, backendStored, backendHeld, backendLimit, backendMax, backendStall, backendIncompressible, backendAccepted, backendRefused, backendMoved, backendCodecPages, backendCodecBytes,
 		backendCorrupt, backendLoadErrors, backendState, drainRunning, drainMoved, drainLeft,
 		nbdRequests, nbdErrors, nbdBytes, nbdRequestSeconds, nbdClients, nbdConnections, nbdHandshaking,
 		nbdConnectionsTotal, nbdRefused, nbdHandshakeFailures, nbdDenied, nbdTLSConnections, nbdTLSHandshakes, nbdTLSExpiry, nbdBuffersLent, nbdBuffersLimit, nbdPanics,

@@ -65,7 +65,7 @@
 //	    holds gives back a chunk for any class. They do not outlive the process: they
 //	    cannot be claimed.
 //	A10 A slot in use holds its object and zeros. What a freed object was stays in the
-//	    slot until Put fills that again, or Scrub overwrites it.
+//	    slot until Put fills that again, or Scrub overwrites it; Wipe leaves nothing.
 //
 // # Locks
 //

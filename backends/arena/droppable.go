@@ -58,7 +58,7 @@ func (a *Arena) judgeChunk(c *class, n int, judge Judge) (empty bool) {
 	return empty
 }
 
-// FreeOf frees the object under ref if it is one of that page, and returns what it
+// FreeOf frees the droppable object under ref if it is one of that page, and returns what it
 // was; its Data is dead, but for its length. It is for objects that may have been dropped meanwhile, and
 // their slots taken by others.
 func (a *Arena) FreeOf(ref Ref, export uint32, page uint64) (Object, bool) {
@@ -81,7 +81,7 @@ func (a *Arena) freeOf(c *class, n int, offset int64, export uint32, page uint64
 		return Object{}, false, false
 	}
 	o, ok := a.read(offset, c)
-	if !ok || o.Export != export || o.Page != page {
+	if !ok || !c.droppable || o.Export != export || o.Page != page {
 		return Object{}, false, false
 	}
 	freed, empty = a.releaseLocked(c, n, offset)

@@ -46,7 +46,7 @@ func TestDroppableConcurrently(t *testing.T) {
 						return
 					}
 					if random.IntN(2) == 0 {
-						if _, ok := a.FreeOf(p.ref, w, p.o.Page); !ok && !p.o.Droppable {
+						if !freePut(a, p.ref, p.o) && !p.o.Droppable {
 							t.Errorf("page %d of export %d cannot be freed", p.o.Page, w)
 							return
 						}
@@ -59,7 +59,7 @@ func TestDroppableConcurrently(t *testing.T) {
 				}
 			}
 			for _, p := range mine {
-				a.FreeOf(p.ref, w, p.o.Page)
+				freePut(a, p.ref, p.o)
 			}
 		})
 	}
@@ -161,4 +161,13 @@ func TestDroppableDoNotSurvive(t *testing.T) {
 	if err := errors.Join(a.Close(), at.Folder.Close()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// freePut frees the object as its sort is freed.
+func freePut(a *Arena, ref Ref, o Object) bool {
+	if !o.Droppable {
+		return a.Free(ref)
+	}
+	_, ok := a.FreeOf(ref, o.Export, o.Page)
+	return ok
 }

@@ -363,6 +363,12 @@ func (m *model) freeOf(rt *rapid.T) {
 			rt.Fatalf("FreeOf(%#x) freed page %d of export %d, which is page %d of %d", uint64(ref), wrong.page, wrong.export, o.Page, o.Export)
 		}
 	}
+	if !o.Droppable {
+		if _, ok := m.a.FreeOf(ref, o.Export, o.Page); ok {
+			rt.Fatalf("FreeOf(%#x) freed an object that is not droppable", uint64(ref))
+		}
+		return
+	}
 	m.forget(i)
 	got, ok := m.a.FreeOf(ref, o.Export, o.Page)
 	if length := len(o.Data); len(got.Data) == length {

@@ -72,7 +72,7 @@ func TestScrub(t *testing.T) {
 				}
 			}
 		})
-		a.Scrub(1)
+		a.Scrub(func(o Object) bool { return o.Export == 1 })
 		close(stop)
 		others.Wait()
 		if at := bytes.Index(a.memory, marker[:8]); at >= 0 {
@@ -87,4 +87,20 @@ func TestScrub(t *testing.T) {
 		}
 		consistent(t, a)
 	}
+}
+
+// TestWipe: the data is gone with the object, and what is beside it stays.
+func TestWipe(t *testing.T) {
+	a := newArena(t, 1<<20)
+	first, _ := a.Put(object(1, 100))
+	other, _ := a.Put(object(2, 100))
+	data := func(ref Ref) []byte { return a.memory[int64(ref)*RefUnit+headerSize:][:100] }
+	if !a.Wipe(first) || a.Wipe(first) || a.Wipe(Ref(1)<<RefBits) {
+		t.Error("Wipe frees once what there is")
+	}
+	if !bytes.Equal(data(first), make([]byte, 100)) {
+		t.Error("the object was not overwritten")
+	}
+	mustGet(t, a, other, object(2, 100))
+	consistent(t, a)
 }

@@ -212,7 +212,7 @@ func (c *Cache) InvalidateArea(id uint32) {
 		m.destroy(id)
 	}
 	c.forgetExports(func(other uint32, _ *export) bool { return other == id }).stop()
-	c.arena.Scrub(id)
+	c.arena.Scrub(func(o arena.Object) bool { return o.Export == id })
 }
 
 // forgetExports returns the background to be stopped, or nil: without a lock, as

@@ -31,6 +31,7 @@ func Open(config Config) (*Cache, error) {
 type adopting struct {
 	raw  []staged // pages that were staged, to be compressed behind
 	zstd bool     // there are pages to be decompressed with it
+	seen bool     // contents were looked for
 }
 
 // Adopt implements [backends.Backend]. What the object holds is not looked at: the
@@ -51,9 +52,15 @@ func (c *Cache) Adopt(key backends.Key, handle backends.Handle) bool {
 	if !ok {
 		return false
 	}
-	if o.Codec < codecs {
-		c.kept[o.Codec].pages.Add(1)
-		c.kept[o.Codec].bytes.Add(int64(len(o.Data)))
+	if isContent(o) {
+		c.adoptContent(ref, o) // by mistake: kept, as nobody knows for whom
+		return false
+	}
+	switch {
+	case Codec(o.Codec) == shared:
+		c.adoptReference(o)
+	case o.Codec < codecs:
+		c.countKept(o, 1)
 	}
 	if isIncompressible(o) {
 		c.settled.Add(1)
@@ -61,16 +68,23 @@ func (c *Cache) Adopt(key backends.Key, handle backends.Handle) bool {
 	if c.adopted[key.Export] == nil {
 		c.adopted[key.Export] = &backends.Charge{}
 	}
-	c.adopted[key.Export].Add(c.arena.SizeOf(ref))
+	c.adopted[key.Export].Add(c.chargeOf(o, ref))
 	switch {
 	case Codec(o.Codec) == Raw && o.Flags&flagSettled == 0:
 		c.adopting.raw = append(c.adopting.raw, staged{key, ref})
-	case Codec(o.Codec) == Zstd && !c.adopting.zstd:
-		// Its error is that of the pages, when they are loaded.
+	case Codec(o.Codec) == Zstd:
+		c.adoptZstd()
+	}
+	return true
+}
+
+// adoptZstd makes ready for pages that are to be decompressed with it. Its error is
+// that of the pages, when they are loaded.
+func (c *Cache) adoptZstd() {
+	if !c.adopting.zstd {
 		_, _ = c.zstd.get()
 		c.adopting.zstd = true
 	}
-	return true
 }
 
 // Adopted implements [backends.Backend].
@@ -79,6 +93,9 @@ func (c *Cache) Adopted() (orphans uint64, err error) {
 		return 0, nil
 	}
 	freed, err := c.arena.Settle()
+	if s := c.sharing.Load(); s != nil {
+		s.settle()
+	}
 	if err != nil {
 		return 0, fmt.Errorf("take zcache over: %w", err)
 	}

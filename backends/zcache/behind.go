@@ -66,7 +66,8 @@ const behindBatch = 16
 // pauses after each batch, from there on it does not. While none come in, the
 // processor is idle as far as it knows, and it does not pause either.
 func (b *background) behind() {
-	w := &behindWorker{replacement: b.newReplacement(), timer: time.NewTimer(time.Hour)}
+	r := b.newReplacement()
+	w := &behindWorker{replacement: r, sharer: &sharer{replacement: r}, timer: time.NewTimer(time.Hour)}
 	defer w.timer.Stop()
 	accepted := uint64(0)
 	for n := 1; ; n++ {
@@ -121,6 +122,7 @@ type behindWorker struct {
 	*replacement
 	compressor compressor
 	page       [backends.PageSize]byte
+	sharer     *sharer
 	timer      *time.Timer // of sleep
 }
 
@@ -165,6 +167,16 @@ func (w *behindWorker) compressBehind(s staged) bool {
 	if len(was.Data) != backends.PageSize {
 		return true // damaged: Load says so
 	}
+	domain := w.domainOf(was.Export)
+	if domain != 0 {
+		switch w.sharer.share(s.ref, was, was.Data, domain) {
+		case sharedNow:
+			w.moved[backends.MovedShared].Add(1)
+			return true
+		case sharedLater:
+			return false
+		}
+	}
 	codec, data := w.encode(&w.compressor, w.config.Load().Codec, was.Data)
 	if data == nil {
 		// Acknowledged, and more than refused cannot be done about it now: it stays
@@ -176,6 +188,7 @@ func (w *behindWorker) compressBehind(s staged) bool {
 	if !w.replace(s.ref, was, next) {
 		return false
 	}
+	w.note(domain, was.Sum, w.to)
 	w.moved[backends.MovedBehind].Add(1)
 	return true
 }

@@ -19,7 +19,7 @@ const (
 	LZ4    Codec = 1 // one lz4 block
 	Raw    Codec = 2 // the page as it came
 	Zstd   Codec = 3 // one zstd frame, without its checksum
-	codecs       = 4
+	codecs       = 4 // those of a page by itself; see shared.go for others
 )
 
 // String names the codec as the configuration does.
@@ -31,6 +31,8 @@ func (c Codec) String() string {
 		return "raw"
 	case Zstd:
 		return "zstd"
+	case shared:
+		return "shared"
 	}
 	return "unknown"
 }
@@ -116,11 +118,11 @@ func (c *Cache) encode(w *compressor, codec Codec, page []byte) (Codec, []byte) 
 // nothing of the kind. Any bytes may be given as data.
 func (c *Cache) decode(codec Codec, page, data []byte) bool {
 	switch codec {
-	case LZ4:
+	case LZ4, contentOf | LZ4:
 		return decompress(page, data)
 	case Raw:
 		return len(data) == backends.PageSize && copy(page, data) == backends.PageSize
-	case Zstd:
+	case Zstd, contentOf | Zstd:
 		return c.zstd.decode(page, data)
 	}
 	return false

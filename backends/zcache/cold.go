@@ -15,16 +15,18 @@ const coldRounds = flagAge
 
 // cold counts each object's age, and recompresses with zstd what is cold.
 func (b *background) cold() {
-	w := &recompressor{replacement: b.newReplacement()}
+	r := b.newReplacement()
+	w := &recompressor{replacement: r, sharer: &sharer{replacement: r}}
 	b.walk(func() time.Duration { return b.config.Load().Cold / 2 }, w.visit)
 }
 
 // recompressor is the working memory for recompression.
 type recompressor struct {
 	*replacement
-	data [backends.PageSize]byte // the object's data
-	page [backends.PageSize]byte // the page
-	out  [encodeBuffer]byte      // the page recompressed
+	sharer *sharer
+	data   [backends.PageSize]byte // the object's data
+	page   [backends.PageSize]byte // the page
+	out    [encodeBuffer]byte      // the page recompressed
 }
 
 func (r *recompressor) visit(ref arena.Ref) {
@@ -38,7 +40,7 @@ func (r *recompressor) visit(ref arena.Ref) {
 		// page cold a round early.
 		r.arena.Mark(ref, age+1, flagAge)
 	}
-	if o.Droppable || age < coldRounds || Codec(o.Codec) != LZ4 || o.Flags&flagSettled != 0 {
+	if o.Droppable || age < coldRounds || Codec(o.Codec)&^contentOf != LZ4 || o.Flags&flagSettled != 0 {
 		return
 	}
 	start := time.Now()
@@ -52,11 +54,22 @@ func (r *recompressor) visit(ref arena.Ref) {
 // is less than a sixteenth, the object is marked and left alone from then on.
 func (r *recompressor) recompress(ref arena.Ref) {
 	was, ok := r.arena.Snapshot(ref, r.data[:])
-	if !ok || Codec(was.Codec) != LZ4 {
+	if !ok || Codec(was.Codec)&^contentOf != LZ4 {
 		return
 	}
 	if !r.decode(LZ4, r.page[:], was.Data) || crc32.Checksum(r.page[:], castagnoli) != was.Sum {
 		return // damaged: the scrubber and Load say so
+	}
+	if domain := r.domainOf(was.Export); domain != 0 && !isContent(was) {
+		// Pages that were compressed in line have not been looked up so far.
+		switch r.sharer.share(ref, was, r.page[:], domain) {
+		case sharedNow:
+			r.moved[backends.MovedShared].Add(1)
+			return
+		case sharedLater:
+			return
+		}
+		r.note(domain, was.Sum, ref)
 	}
 	if _, err := r.zstd.get(); err != nil {
 		r.log.Error("cold pages are not recompressed", "error", err)
@@ -73,10 +86,22 @@ func (r *recompressor) recompress(ref arena.Ref) {
 		return
 	}
 	next := was
-	next.Codec, next.Data = uint8(Zstd), data
-	if r.replace(ref, was, next) {
+	next.Codec, next.Data = was.Codec&uint8(contentOf)|uint8(Zstd), data
+	if r.replaceAny(ref, was, next) {
 		r.moved[backends.MovedCold].Add(1)
 	}
+}
+
+// replaceAny is replace for a page's own object, and for a content.
+func (r *recompressor) replaceAny(ref arena.Ref, was, next arena.Object) bool {
+	if isContent(was) {
+		return r.moveContent(ref, was, &next)
+	}
+	if !r.replace(ref, was, next) {
+		return false
+	}
+	r.note(r.domainOf(was.Export), was.Sum, r.to)
+	return true
 }
 
 // worthRecompressing says whether the result takes a sixteenth less than before.

@@ -19,6 +19,7 @@
 //
 //	raw ──behind──▸ lz4 ──idle for Config.Cold──▸ zstd
 //	 │               └─ no gain: marked, left alone
+//	 ├──behind, if one of its domain is identical──▸ reference to a content
 //	 └─ does not compress: marked, kept raw until it is evicted or dropped
 //
 //	every object may be moved (compaction), evicted to the next place (room),
@@ -49,6 +50,40 @@
 // Pages of ephemeral exports are compressed in line, or kept as they came, and are
 // dropped when room is needed: ephemeral.go says by whom, and ghost.go which of them
 // get in while there is none to spare.
+//
+// # Identical pages
+//
+// Exports with the same backends.Export.Dedup, a domain, keep identical pages once: those
+// of one client, if it wants that. With no domain there is no table and no index, and nothing
+// below is ever done.
+//
+//	object    | export, page    | codec        | data                      | made by
+//	by itself | the page's      | lz4, zstd    | the page                  | a store, behind
+//	reference | the page's      | shared       | number of a content,      | behind, for a page that has its like
+//	          |                 |              | what is charged, a check  |
+//	content   | domain, number  | 8 + lz4,     | the page                  | behind, from the first of two that are
+//	          |                 | 8 + zstd     |                           | alike, whose object becomes a reference
+//
+// A content is found through a table, by its number:
+//
+//	count | at        | state
+//	0     | next free | the number is free
+//	≥ 1   | nowhere   | being made; or, after a takeover, its object is gone: ErrCorrupt
+//	≥ 1   | a ref     | live. Each reference counts once, so does who makes one or moves the content
+//
+// Only pages that are compressed behind, or get cold, are looked up: an index of hints, by checksum and
+// domain, says where something like it was lately, and the whole page is compared. So a
+// store takes as long for a page that is there already as for any other. Pages that were
+// compressed in line, or came packed, are looked up when they get cold; those that are raw for good, or
+// zstd from the start, are not. A content stays one when a single reference is left.
+//
+// What is shared only within one client: how long a load takes may tell whether
+// somebody else has loaded the same page a moment ago, and what memory is held tells whether a page
+// has its like. Between exports of one client that is so, and the reason why it is off by
+// default. Between clients nothing is shared, so nothing can be found out.
+//
+// A page is charged for the slot that it would have by itself, however many share it:
+// so it makes no difference to anybody's cap or share when others come or go.
 //
 // # Admission, in this order
 //
@@ -97,6 +132,15 @@
 //	    and freed only under its own name: another page may have its slot by now.
 //	    Before a page of another export is refused for want of room, and before one
 //	    is evicted, ephemeral ones are dropped, as far as they take memory.
+//	Z9  A content is live before its first reference, and freed after its last; its number
+//	    is free only then. Counts end with the process: the next one counts the references that it
+//	    adopts, and frees contents without any. Adopted contents get no new references, as
+//	    nobody knows their domain.
+//	Z10 A content is read while it is pinned. It moves, by its entry in the table alone, when
+//	    nobody has it pinned, and whoever moves it holds it. It is overwritten when it is freed:
+//	    the Scrub for the export that had it may be over by then.
+//	Z11 A damaged reference is an error of its page, and keeps its content until the process
+//	    ends; a damaged content is one of the pages that share it; neither of any other.
 //
 // # The background
 //
@@ -162,7 +206,9 @@
 //
 // exportsMu is held by Init, InvalidateArea, Configure and Close, and only the
 // pool's lock is taken under it. A compressor is claimed with an atomic flag, and
-// kept while the arena's locks are taken. compacting keeps two generations of the
+// kept while the arena's locks are taken. The lock of a content is held for a few instructions,
+// and nothing is taken or called under it; so is the one of free numbers, which is taken alone or before a
+// content's. The one who moves a content has it for himself by a lock that nobody waits for. compacting keeps two generations of the
 // background from compacting at once; nobody waits for it.
 //
 // # What else was tried
@@ -182,13 +228,23 @@
 // anyhow; one more format to decode would buy 15 % for some minutes. An encoder made
 // for pages, half as fast again as CCompat, leaves it less still.
 //
+// For identical pages: counts in the arena, beside the content, would have to be right at
+// any instant at which the process may die. Looking up in Store would have made it slower for all,
+// and told a client by its time whether a page is there. A hash of the page kept for each
+// object takes 16 bytes; the checksum that each has already, in an index that forgets, takes 8 for each
+// KiB of the limit. It can be made to collide, by who writes the pages: then his own pages
+// are not found, after one comparison more. Contents moved by Rehandle of each reference would
+// need to know them all.
+//
 // Giving a page that is read from storage back to the pool at once: the client has
 // it in its own memory then, and swap is written again if it changes.
 //
 // # Memory
 //
 // The arena is two sharedmem regions, "zcache arena" and its chunk table, of 20
-// bytes for each 64 KiB ever in use (of Capacity, in a folder). Beside it, on the Go heap, there are four
+// bytes for each 64 KiB ever in use (of Capacity, in a folder). With a domain there are two
+// more, touched as they are used: 24 bytes for each content, of which there are at most one for each KiB of
+// Capacity, and 8 to 16 bytes of index for each KiB that Limit was when they were made. Beside it, on the Go heap, there are four
 // compressors for each processor (at least 16) of 12 KiB, of which those that
 // were never in use at once stay untouched; the queue of staged pages, 24 bytes
 // for each of up to 16,384; and, once zstd is used, 1.3 MiB for each encoder that
@@ -197,7 +253,9 @@
 //
 // # What is not promised
 //
-// That a page accepted once is accepted again. That memory comes back as soon as
+// That a page accepted once is accepted again. That a tmemd which knows no references
+// reads those that a newer one has left: before a downgrade, dedup is turned off and the
+// exports' pages drained. That memory comes back as soon as
 // pages go: up to 1 MiB is kept for reuse, and a chunk goes back when its last
 // page does or compaction gets to it. Without a host nothing happens in the
 // background: every page is compressed in line, and stays as it is. That a pool

@@ -5,6 +5,7 @@ import (
 	"maps"
 
 	"github.com/tmemd/tmemd/backends"
+	"github.com/tmemd/tmemd/backends/arena"
 )
 
 // managed is an export that was initialised.
@@ -12,6 +13,7 @@ type managed struct {
 	host      backends.Host // or nil
 	ephemeral bool
 	charge    *backends.Charge // of its pages, unless they are ephemeral
+	dedup     uint32           // backends.Export.Dedup, 0 if it is ephemeral
 }
 
 // hosts is the host that the background turns to: that of the export it is about.
@@ -79,7 +81,7 @@ func (c *Cache) ephemeral(export uint32) bool { return (*c.exports.Load())[expor
 func (c *Cache) InvalidateArea(export uint32) {
 	c.forgetExport(export).stop()
 	// Before anybody else gets the memory to see: other exports are other tenants'.
-	c.arena.Scrub(export)
+	c.arena.Scrub(func(o arena.Object) bool { return o.Export == export && !isContent(o) })
 }
 
 // forgetExport returns the background to be stopped, or nil: without a lock, as

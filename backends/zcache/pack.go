@@ -30,8 +30,14 @@ func (c *Cache) Pack(key backends.Key, handle backends.Handle, dst []byte) (back
 	switch {
 	case !ok:
 		return fail("header makes no sense")
-	case object.Export != key.Export || object.Page != key.Page:
+	case object.Export != key.Export || object.Page != key.Page || isContent(object):
 		return fail("header names another page")
+	case Codec(object.Codec) == shared:
+		p, reason := c.packShared(object, dst)
+		if reason != "" {
+			return fail(reason)
+		}
+		return p, nil
 	case Codec(object.Codec) == 0 || object.Codec >= codecs || len(object.Data) > len(dst):
 		return fail("codec or length is unknown")
 	}

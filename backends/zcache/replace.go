@@ -34,7 +34,7 @@ func (r *replacement) replace(ref arena.Ref, was, next arena.Object) bool {
 	case ok:
 		r.forget(ref)
 	case r.made: // a host that changed its mind
-		r.charge(r.next.Export, r.arena.SizeOf(r.ref)-r.arena.SizeOf(r.to))
+		r.charge(r.next.Export, r.arena.SizeOf(r.ref)-r.chargeOf(r.next, r.to))
 		r.forget(r.to)
 	default:
 		r.moved[backends.MovedContended].Add(1)
@@ -51,7 +51,7 @@ func (r *replacement) swap() (backends.Handle, bool) {
 	r.next.Flags |= now.Flags
 	r.to, r.made = r.put(r.next)
 	if r.made {
-		r.charge(r.next.Export, r.arena.SizeOf(r.to)-r.arena.SizeOf(r.ref))
+		r.charge(r.next.Export, r.chargeOf(r.next, r.to)-r.arena.SizeOf(r.ref))
 	}
 	return backends.Handle(r.to), r.made
 }

@@ -180,6 +180,13 @@ func (b *background) move(ref arena.Ref) bool {
 	if was.Droppable {
 		return b.moveEphemeral(ref, was)
 	}
+	if isContent(was) {
+		moved := b.moveContent(ref, was, nil)
+		if moved {
+			b.moved[backends.MovedCompacted].Add(1)
+		}
+		return moved
+	}
 	var to arena.Ref
 	made := false
 	ok = b.host.Rehandle(backends.Key{Export: was.Export, Page: was.Page}, backends.Handle(ref), func() (backends.Handle, bool) {
@@ -193,6 +200,9 @@ func (b *background) move(ref arena.Ref) bool {
 	switch {
 	case ok:
 		b.arena.Free(ref)
+		if isCompressed(was) {
+			b.note(b.domainOf(was.Export), was.Sum, to)
+		}
 		b.moved[backends.MovedCompacted].Add(1)
 	case made:
 		b.arena.Free(to)

@@ -27,7 +27,16 @@ func (b *background) verify(ref arena.Ref, data, page []byte) {
 	if !ok || o.Flags&flagBad != 0 {
 		return
 	}
+	if Codec(o.Codec) == shared {
+		// What it refers to is looked at by itself.
+		if _, ok := linkOf(o); ok {
+			return
+		}
+	}
 	if b.decode(Codec(o.Codec), page, o.Data) && crc32.Checksum(page, castagnoli) == o.Sum {
+		if isCompressed(o) && !o.Droppable {
+			b.note(b.domainOf(o.Export), o.Sum, ref)
+		}
 		b.moved[backends.ScrubbedPage].Add(1)
 		return
 	}

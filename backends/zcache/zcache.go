@@ -59,6 +59,8 @@ type Cache struct {
 	same    atomic.Int64 // same-filled pages held
 	sameEph atomic.Int64 // of these, of ephemeral exports
 
+	sharing atomic.Pointer[sharing] // nil until an export may share pages; set once
+
 	ghosts            ghosts
 	dropCold, dropAny arena.Judge // judgeCold and judgeAny, as values; immutable
 }
@@ -120,8 +122,16 @@ func (c *Cache) Init(export backends.Export) error {
 	if export.Pages > backends.MaxPages {
 		return fmt.Errorf("init zcache for export %d: %d pages are more than %d", export.ID, export.Pages, uint64(backends.MaxPages))
 	}
+	m := managed{host: export.Host, ephemeral: export.Ephemeral}
+	if export.Dedup != 0 && !export.Ephemeral {
+		if _, err := c.makeSharing(); err != nil {
+			return fmt.Errorf("init zcache for export %d: %w", export.ID, err)
+		}
+		m.dedup = export.Dedup
+	}
+	m.charge = c.takeAdopted(export.ID)
 	exports := maps.Clone(old)
-	exports[export.ID] = managed{host: export.Host, ephemeral: export.Ephemeral, charge: c.takeAdopted(export.ID)}
+	exports[export.ID] = m
 	if export.Ephemeral {
 		c.ghosts.make(c.config.Load().limit)
 	}
@@ -207,8 +217,7 @@ func (c *Cache) put(o arena.Object) (arena.Ref, bool) {
 		ref, ok = c.arena.Put(o)
 	}
 	if ok {
-		c.kept[o.Codec].pages.Add(1)
-		c.kept[o.Codec].bytes.Add(int64(len(o.Data)))
+		c.countKept(o, 1)
 		if isIncompressible(o) {
 			c.settled.Add(1)
 			c.moved[backends.MovedKeptRaw].Add(1)
@@ -217,26 +226,40 @@ func (c *Cache) put(o arena.Object) (arena.Ref, bool) {
 	return ref, ok
 }
 
-// forget is arena.Free, counted, and says whether there was an object. After damage to a header the counts of a codec
-// are off by a page.
-func (c *Cache) forget(ref arena.Ref) bool {
+// countKept counts objects that come, or go, by their codec.
+func (c *Cache) countKept(o arena.Object, n int64) {
+	if o.Codec >= codecs {
+		c.sharing.Load().count(o, n)
+		return
+	}
+	c.kept[o.Codec].pages.Add(n)
+	c.kept[o.Codec].bytes.Add(n * int64(len(o.Data)))
+}
+
+// forget is arena.Free, counted, and says whether there was an object, and what was charged for it. What it shares is
+// let go with it. After damage to a header the counts of a codec are off by a page.
+func (c *Cache) forget(ref arena.Ref) (charged int64, freed bool) {
 	o, ok := c.arena.Get(ref)
+	if ok && isContent(o) {
+		return 0, false // no page's: a handle by mistake
+	}
+	l, shares := linkOf(o)
+	charged = c.chargeOf(o, ref)
 	if !c.arena.Free(ref) {
-		return false
+		return 0, false
 	}
 	if ok {
 		c.uncount(o)
 	}
-	return true
+	if shares {
+		c.sharing.Load().drop(l.number)
+	}
+	return charged, true
 }
 
 // uncount takes back what put counted.
 func (c *Cache) uncount(o arena.Object) {
-	if o.Codec >= codecs {
-		return
-	}
-	c.kept[o.Codec].pages.Add(-1)
-	c.kept[o.Codec].bytes.Add(-int64(len(o.Data)))
+	c.countKept(o, -1)
 	if isIncompressible(o) {
 		c.settled.Add(-1)
 	}
@@ -287,8 +310,11 @@ func (c *Cache) load(key backends.Key, handle backends.Handle, dst []byte) strin
 	if !ok {
 		return "header makes no sense"
 	}
-	if object.Export != key.Export || object.Page != key.Page {
+	if object.Export != key.Export || object.Page != key.Page || isContent(object) {
 		return "header names another page"
+	}
+	if Codec(object.Codec) == shared {
+		return c.loadShared(object, dst)
 	}
 	return c.restore(object, arena.Ref(handle), dst)
 }
@@ -316,9 +342,8 @@ func (c *Cache) Invalidate(key backends.Key, handle backends.Handle) {
 	case export.ephemeral:
 		c.forgetEphemeral(key, arena.Ref(handle))
 	default:
-		size := c.arena.SizeOf(arena.Ref(handle))
-		if c.forget(arena.Ref(handle)) && ok {
-			export.charge.Add(-size)
+		if charged, freed := c.forget(arena.Ref(handle)); freed && ok {
+			export.charge.Add(-charged)
 		}
 	}
 }
@@ -357,6 +382,9 @@ func (c *Cache) Stats() backends.Stats {
 			Bytes: uint64(max(k.bytes.Load(), 0)),
 		})
 	}
+	if s := c.sharing.Load(); s != nil {
+		s.addTo(&stats)
+	}
 	return stats
 }
 
@@ -367,7 +395,7 @@ func (c *Cache) Close() error {
 	c.exportsMu.Lock() // Configure may be under way
 	defer c.exportsMu.Unlock()
 	c.closed = true
-	if err := c.arena.Close(); err != nil {
+	if err := errors.Join(c.arena.Close(), c.sharing.Load().close()); err != nil {
 		return fmt.Errorf("close zcache: %w", err)
 	}
 	return nil

@@ -1,5 +1,5 @@
-// Command dedup measures what zcache would save if it stored identical pages of one client once. Nothing
-// of tmemd does: this is what the decision is made by. make bench-dedup runs it, as root, in about five minutes.
+// Command dedup measures what zcache saves at most when it stores identical pages of one client once. That zcache
+// can, and by default does not, was decided by this. make bench-dedup runs it, as root, in about five minutes.
 //
 // It compresses each page as zcache does ([zcache.Judge]), takes the size of the arena's slot, and
 // counts slots of equal content (SHA-256) once. 16 bytes for each distinct object are counted against it: an index
@@ -58,7 +58,7 @@
 //	    has: none.
 //	D3  Same-filled pages, which cost nothing already, and pages that zcache would refuse count on neither side.
 //	D4  Nothing is alike because of a seed: names of visitors and what interpreters hash with are drawn anew for
-//	    each machine, and no two programs read the same files but for the same program of each guest.
+//	    each machine (clones have what they were cloned with, and draw names anew), and no two programs read the same files but for the same program of each guest.
 //	D5  Processes that were started end with the command, also one that is killed.
 //
 // # Not promised

@@ -14,6 +14,7 @@ type PoolClient struct {
 	CapBytes         uint64 `json:"cap_bytes"`         // 0: none
 	ReservationBytes uint64 `json:"reservation_bytes"` // as it was set
 	KeptBytes        uint64 `json:"kept_bytes"`        // of the reservation, what backends can keep now
+	Dedup            bool   `json:"dedup"`             // identical pages of its exports are kept once
 	Frozen           bool   `json:"frozen"`
 
 	Exports   []string          `json:"exports"`
@@ -33,6 +34,7 @@ type ClientRequest struct {
 	Weight      int64  `json:"weight,omitempty"`      // default: 1
 	Cap         string `json:"cap,omitempty"`         // "1GiB", "10%"; default: none
 	Reservation string `json:"reservation,omitempty"` // default: none
+	Dedup       bool   `json:"dedup,omitempty"`       // default: off
 }
 
 // ClientSettings are what can be changed of a client; what is not given stays.
@@ -40,6 +42,7 @@ type ClientSettings struct {
 	Weight      *int64  `json:"weight,omitempty"`
 	Cap         *string `json:"cap,omitempty"`         // "0": none
 	Reservation *string `json:"reservation,omitempty"` // "0": none
+	Dedup       *bool   `json:"dedup,omitempty"`       // for exports that are opened from then on
 }
 
 // DestroyRequest asks for a client to be destroyed, with its exports.

@@ -156,6 +156,9 @@ type Backend struct {
 	Settings        []Setting         `json:"settings"`
 
 	IncompressiblePages uint64 `json:"incompressible_pages"` // of pages, kept as they came
+	SharedPages         uint64 `json:"shared_pages"`         // of pages, kept once together with identical ones
+	SharedContents      uint64 `json:"shared_contents"`      // different pages among those
+	SharedSavedBytes    uint64 `json:"shared_saved_bytes"`   // that those would take more by themselves, about
 }
 
 // Codec counts the pages that a backend keeps in one encoding.

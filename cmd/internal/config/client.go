@@ -30,6 +30,7 @@ type filePoolClient struct {
 	Weight      *int64  `toml:"weight"`
 	Cap         literal `toml:"cap"`
 	Reservation literal `toml:"reservation"`
+	Dedup       bool    `toml:"dedup"`
 }
 
 type fileTemplate struct {
@@ -78,7 +79,7 @@ func (p *parser) clients() {
 }
 
 func (p *parser) client(key string, entry filePoolClient) {
-	c := Client{Quota: frontswap.Quota{Weight: 1}}
+	c := Client{Quota: frontswap.Quota{Weight: 1, Dedup: entry.Dedup}}
 	p.from(key+".name", "")
 	p.blame(key+".name", key)
 	switch {

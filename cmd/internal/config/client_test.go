@@ -16,6 +16,7 @@ name = "a"
 weight = 3
 cap = "4GiB"
 reservation = "1GiB"
+dedup = true
 [[client]]
 name = "b"
 [[template]]
@@ -26,7 +27,7 @@ client = "a"
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Client{{Name: "a", Quota: frontswap.Quota{Weight: 3, Cap: 4 << 30, Reservation: 1 << 30}}, {Name: "b", Quota: frontswap.Quota{Weight: 1}}}
+	want := []Client{{Name: "a", Quota: frontswap.Quota{Weight: 3, Cap: 4 << 30, Reservation: 1 << 30, Dedup: true}}, {Name: "b", Quota: frontswap.Quota{Weight: 1}}}
 	if !reflect.DeepEqual(c.Clients, want) {
 		t.Errorf("Clients = %+v", c.Clients)
 	}

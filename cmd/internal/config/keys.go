@@ -16,6 +16,7 @@ var keys = []struct{ name, example string }{
 	{"client.weight", `weight = 2`},
 	{"client.cap", `cap = "4GiB"`},
 	{"client.reservation", `reservation = "512MiB"`},
+	{"client.dedup", `dedup = true`},
 	{"template", `[[template]] on a line of its own, then its keys`},
 	{"template.name", `name = "small"`},
 	{"template.size", `size = "4GiB"`},

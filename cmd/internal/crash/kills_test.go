@@ -33,24 +33,32 @@ func number(t *testing.T, variable string, otherwise uint64) uint64 {
 type story struct {
 	t        *testing.T
 	args     []string // more of tmemd's
+	dedup    bool     // the client keeps identical pages once, and has many
 	place    place
 	random   *rand.Rand
 	workers  []*worker
 	requests uint64
 	orders   int
 	kills    uint64
-	inStart  int // kills while it was starting
-	stops    int // ends as they should be
-	idle     int // kills without requests, examined for orphans
+	inStart  int    // kills while it was starting
+	stops    int    // ends as they should be
+	idle     int    // kills without requests, examined for orphans
+	shared   uint64 // the most pages that were shared at a start
 }
 
-func TestKills(t *testing.T) {
-	kills := number(t, "CRASH_KILLS", 12)
+func TestKills(t *testing.T) { testKills(t, number(t, "CRASH_KILLS", 12), false) }
+
+// TestDedupKills is TestKills with pages that are shared: of a few contents, over and over.
+func TestDedupKills(t *testing.T) { testKills(t, number(t, "CRASH_KILLS", 8), true) }
+
+func testKills(t *testing.T, kills uint64, dedup bool) {
 	seed := number(t, "CRASH_SEED", uint64(time.Now().UnixNano()))
 	t.Logf("CRASH_SEED=%d", seed)
-	s := &story{t: t, place: newPlace(t), random: rand.New(rand.NewPCG(seed, 0))}
+	s := &story{t: t, dedup: dedup, place: newPlace(t), random: rand.New(rand.NewPCG(seed, 0))}
 	for n := range workers {
-		s.workers = append(s.workers, newWorker(n, seed))
+		w := newWorker(n, seed)
+		w.few = dedup
+		s.workers = append(s.workers, w)
 	}
 	for s.kills < kills {
 		if err := s.life(); err != nil {
@@ -70,9 +78,13 @@ func TestKills(t *testing.T) {
 	if left, err := os.ReadDir(s.place.memory); err == nil {
 		t.Errorf("the memory folder is still there after a stop, with %v", left)
 	}
+	if dedup != (s.shared > 0) {
+		t.Errorf("%d pages were shared, dedup is %v", s.shared, dedup)
+	}
 	if s.requests < kills || s.orders == 0 {
 		t.Errorf("%d requests and %d orders are not much of a load", s.requests, s.orders)
 	}
+	t.Logf("up to %d pages were shared at a start", s.shared)
 	t.Logf("%d kills, %d of them while it started, %d without requests; %d stops; %d requests and %d orders of operators were answered",
 		s.kills, s.inStart, s.idle, s.stops, s.requests, s.orders)
 }
@@ -87,6 +99,9 @@ func (s *story) start() (*process, error) {
 	if err == nil {
 		err = s.each(func(w *worker, c *nbdtest.Client) error { return w.verify(c) })
 	}
+	if err == nil {
+		err = s.countShared()
+	}
 	if err != nil {
 		p.kill()
 		return nil, fmt.Errorf("%w\n%s", err, &p.log)
@@ -94,10 +109,28 @@ func (s *story) start() (*process, error) {
 	return p, nil
 }
 
+// countShared looks how many pages are shared.
+func (s *story) countShared() error {
+	o := newOperator(s.place, 0)
+	defer o.client.Close()
+	status, err := o.client.Status(context.Background())
+	if err != nil {
+		return err
+	}
+	for _, b := range status.Backends {
+		s.shared = max(s.shared, b.SharedPages)
+	}
+	return nil
+}
+
 // config is a file with a backend that is soon full.
 func (s *story) config() string {
 	path := s.place.dir + "/tmemd.toml"
-	if err := os.WriteFile(path, []byte("[[backend]]\nkind = \"zcache\"\nsize = \"3MiB\"\n"), 0o600); err != nil {
+	text := "[[backend]]\nkind = \"zcache\"\nsize = \"3MiB\"\n"
+	if s.dedup {
+		text += "[[client]]\nname = \"default\"\ndedup = true\n[[export]]\nname = \"swap\"\n"
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
 	return path

@@ -31,6 +31,7 @@ type worker struct {
 	// The bytes that a request without an answer may have changed.
 	from, to int
 	count    uint64
+	few      bool        // all pages are of a few contents, so that most of them are shared
 	ends     atomic.Bool // it is to work no longer, though the daemon is there
 }
 
@@ -127,8 +128,10 @@ func (w *worker) fill(p []byte) {
 	seed := w.random.Uint64()
 	for len(p) > 0 {
 		n := min(len(p), pageSize)
-		switch seed % 5 {
-		case 4:
+		switch {
+		case w.few:
+			copy(p[:n], nbdtest.Page(seed%8, 1))
+		case seed%5 == 4:
 			for i := range n {
 				p[i] = byte(seed>>8) + byte(i&3)
 			}

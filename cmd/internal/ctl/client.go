@@ -42,7 +42,7 @@ func (t *tool) clientList() *cobra.Command {
 }
 
 func printPoolClients(w io.Writer, list []admin.PoolClient) {
-	rows := [][]string{{"CLIENT", "WEIGHT", "CAP", "RESERVED", "SHARE", "USED", "DATA", "EXPORTS", "PROMISED", "WORST CASE", "EVICTED", "AT CAP", "ABOVE SHARE", "FROZEN"}}
+	rows := [][]string{{"CLIENT", "WEIGHT", "CAP", "RESERVED", "SHARE", "USED", "DATA", "EXPORTS", "PROMISED", "WORST CASE", "EVICTED", "AT CAP", "ABOVE SHARE", "DEDUP", "FROZEN"}}
 	for _, c := range list {
 		frozen := "no"
 		if c.Frozen {
@@ -51,7 +51,7 @@ func printPoolClients(w io.Writer, list []admin.PoolClient) {
 		rows = append(rows, []string{
 			c.Name, fmt.Sprint(c.Weight), limitOr(c.CapBytes, "none"), limitOr(c.ReservationBytes, "none"), limitOr(c.Share, "all"),
 			cli.Bytes(c.UsedBytes), pages(int64(c.Pages)), fmt.Sprint(len(c.Exports)), cli.Bytes(c.PromisedBytes), cli.Bytes(c.WorstBytes),
-			fmt.Sprint(c.Evicted), fmt.Sprint(c.Refused["cap"]), fmt.Sprint(c.Refused["share"]), frozen,
+			fmt.Sprint(c.Evicted), fmt.Sprint(c.Refused["cap"]), fmt.Sprint(c.Refused["share"]), onOff(c.Dedup), frozen,
 		})
 	}
 	table(w, rows)
@@ -61,6 +61,13 @@ func printPoolClients(w io.Writer, list []admin.PoolClient) {
 				c.Name, cli.Bytes(c.KeptBytes), cli.Bytes(c.ReservationBytes))
 		}
 	}
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
 }
 
 func limitOr(bytes uint64, none string) string {
@@ -101,6 +108,7 @@ func (t *tool) clientCreate() *cobra.Command {
 	}
 	command.Flags().Int64Var(&request.Weight, "weight", 1, "`number` from 1 to 65535: its part of what is not reserved, by comparison with others'")
 	command.Flags().StringVar(&request.Cap, "cap", "", "`size` of memory that its pages take at most, such as 4GiB or 10% (default: no limit)")
+	command.Flags().BoolVar(&request.Dedup, "dedup", false, "keep identical pages of its exports once, which its exports can find out about each other")
 	command.Flags().StringVar(&request.Reservation, "reservation", "", "`size` of memory that nobody else can push it below (default: none)")
 	return command
 }
@@ -113,7 +121,8 @@ func (t *tool) changeClient(c *cobra.Command, what string, do func(context.Conte
 			return err
 		}
 		return t.show(p, func(w io.Writer) {
-			fmt.Fprintf(w, "%s client %s: weight %d, cap %s, reservation %s\n", what, p.Name, p.Weight, limitOr(p.CapBytes, "none"), limitOr(p.ReservationBytes, "none"))
+			fmt.Fprintf(w, "%s client %s: weight %d, cap %s, reservation %s, dedup %s\n",
+				what, p.Name, p.Weight, limitOr(p.CapBytes, "none"), limitOr(p.ReservationBytes, "none"), onOff(p.Dedup))
 			if p.CapBytes > 0 && p.UsedBytes > p.CapBytes {
 				fmt.Fprintf(w, "its pages take %s: the excess is moved to storage\n", cli.Bytes(p.UsedBytes))
 			}
@@ -123,10 +132,14 @@ func (t *tool) changeClient(c *cobra.Command, what string, do func(context.Conte
 
 func (t *tool) clientSet() *cobra.Command {
 	return &cobra.Command{
-		Use:   "set NAME weight=N|cap=SIZE|reservation=SIZE...",
+		Use:   "set NAME weight=N|cap=SIZE|reservation=SIZE|dedup=on|off...",
 		Short: "Change a client while its exports are in use, now and after the next start",
 		Long: "Change a client while its exports are in use, now and after the next start. It stands against\n" +
-			"what the configuration says. cap=0 and reservation=0 take them away.",
+			"what the configuration says. cap=0 and reservation=0 take them away.\n\n" +
+			"dedup=on keeps identical pages of the client's exports once, in backends of kind zcache; dedup=off does so no\n" +
+			"more. Either is for exports that are opened from then on: when they are created, or at the next start of\n" +
+			"tmemd. Pages are shared within one client only, as who shares pages can find out, by how long loads\n" +
+			"take and how much memory is used, whether somebody else has the same: trust all of a client's exports alike.",
 		Example: "  tmemctl client set vm1 weight=3 cap=6GiB",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) < 2 {
@@ -149,8 +162,11 @@ func (t *tool) clientSet() *cobra.Command {
 					settings.Cap = &value
 				case key == "reservation" && value != "":
 					settings.Reservation = &value
+				case key == "dedup" && (value == "on" || value == "off"):
+					on := value == "on"
+					settings.Dedup = &on
 				default:
-					return cli.Misuse("write weight=2, cap=4GiB or reservation=512MiB", "%q is nothing to set", arg)
+					return cli.Misuse("write weight=2, cap=4GiB, reservation=512MiB or dedup=on", "%q is nothing to set", arg)
 				}
 			}
 			return t.changeClient(c, "changed", func(ctx context.Context, client *admin.Client) (admin.PoolClient, error) {

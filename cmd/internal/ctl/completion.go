@@ -89,7 +89,7 @@ func then(first, others cobra.CompletionFunc) cobra.CompletionFunc {
 }
 
 func clientSettings(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	return []string{"weight=", "cap=", "reservation="}, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	return []string{"weight=", "cap=", "reservation=", "dedup="}, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 }
 
 // assignments completes KEY=VALUE.

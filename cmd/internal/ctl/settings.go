@@ -113,6 +113,9 @@ func printBackend(w io.Writer, b admin.Backend) {
 		rows = append(rows, []string{c.Name, fmt.Sprint(c.Pages), cli.Bytes(c.Bytes)})
 	}
 	table(w, rows)
+	if b.SharedPages > 0 {
+		fmt.Fprintf(w, "%d pages are kept as %d, which saves about %s\n", b.SharedPages, b.SharedContents, cli.Bytes(b.SharedSavedBytes))
+	}
 	fmt.Fprintln(w)
 	printCounts(w, "REFUSED BECAUSE", b.Refused)
 	fmt.Fprintln(w)

@@ -22,7 +22,7 @@ import (
 func (p *plan) addClients(c *config.Config, last state.State) {
 	for _, configured := range c.Clients {
 		q := configured.Quota
-		p.clients = append(p.clients, state.Client{Name: configured.Name, Weight: q.Weight, Cap: q.Cap, Reservation: q.Reservation})
+		p.clients = append(p.clients, state.Client{Name: configured.Name, Weight: q.Weight, Cap: q.Cap, Reservation: q.Reservation, Dedup: q.Dedup})
 	}
 	for _, before := range last.Clients {
 		at := slices.IndexFunc(p.clients, func(c state.Client) bool { return c.Name == before.Name })
@@ -53,7 +53,7 @@ func (p *plan) addClients(c *config.Config, last state.State) {
 // whether their reservations can be kept: what cannot is shown.
 func (d *Daemon) makeClients() {
 	for _, c := range d.clients {
-		q := frontswap.Quota{Weight: c.Weight, Cap: c.Cap, Reservation: c.Reservation}
+		q := frontswap.Quota{Weight: c.Weight, Cap: c.Cap, Reservation: c.Reservation, Dedup: c.Dedup}
 		err := d.frontswap.CreateClient(c.Name, q)
 		if errors.Is(err, frontswap.ErrClientExists) {
 			err = d.frontswap.SetClient(c.Name, q)
@@ -74,7 +74,7 @@ func (s service) Clients() ([]admin.PoolClient, error) {
 	for _, c := range s.d.frontswap.Clients() {
 		p := admin.PoolClient{
 			Name: c.Name, Weight: c.Quota.Weight, CapBytes: c.Quota.Cap, ReservationBytes: c.Quota.Reservation, KeptBytes: c.Reserved,
-			Frozen: c.Frozen, Exports: c.Areas, Pages: c.Pages, UsedBytes: c.Used, PromisedBytes: c.Promised, Evicted: c.Evicted,
+			Dedup: c.Quota.Dedup, Frozen: c.Frozen, Exports: c.Areas, Pages: c.Pages, UsedBytes: c.Used, PromisedBytes: c.Promised, Evicted: c.Evicted,
 			Refused: map[string]uint64{},
 		}
 		if c.Due < math.MaxUint64 {
@@ -159,6 +159,9 @@ func (s service) quota(q frontswap.Quota, r admin.ClientSettings) (frontswap.Quo
 		}
 		*size.to = bytes
 	}
+	if r.Dedup != nil {
+		q.Dedup = *r.Dedup
+	}
 	return q, nil
 }
 
@@ -167,7 +170,7 @@ func (s service) CreateClient(r admin.ClientRequest) (admin.PoolClient, error) {
 	if wrong := config.CheckExportName(r.Name); wrong != nil {
 		return admin.PoolClient{}, &admin.Error{Status: http.StatusBadRequest, Message: wrong.Problem, Hint: wrong.Hint}
 	}
-	settings := admin.ClientSettings{Cap: &r.Cap, Reservation: &r.Reservation}
+	settings := admin.ClientSettings{Cap: &r.Cap, Reservation: &r.Reservation, Dedup: &r.Dedup}
 	if r.Weight != 0 {
 		settings.Weight = &r.Weight
 	}
@@ -179,13 +182,13 @@ func (s service) CreateClient(r admin.ClientRequest) (admin.PoolClient, error) {
 		if err := s.d.frontswap.CreateClient(r.Name, q); err != nil {
 			return clientError(r.Name, err)
 		}
-		s.d.clients = append(slices.Clone(s.d.clients), state.Client{Name: r.Name, Created: true, Weight: q.Weight, Cap: q.Cap, Reservation: q.Reservation})
+		s.d.clients = append(slices.Clone(s.d.clients), state.Client{Name: r.Name, Created: true, Weight: q.Weight, Cap: q.Cap, Reservation: q.Reservation, Dedup: q.Dedup})
 		return nil
 	}, func() error { return s.d.frontswap.DestroyClient(r.Name) })
 	if err != nil {
 		return admin.PoolClient{}, err
 	}
-	s.d.log.Info("client created", "client", r.Name, "weight", q.Weight, "cap", q.Cap, "reservation", q.Reservation)
+	s.d.log.Info("client created", "client", r.Name, "weight", q.Weight, "cap", q.Cap, "reservation", q.Reservation, "dedup", q.Dedup)
 	return s.findClient(r.Name)
 }
 
@@ -243,14 +246,14 @@ func (s service) SetClient(name string, settings admin.ClientSettings) (admin.Po
 			return clientError(name, err)
 		}
 		s.d.noteClient(name, func(c *state.Client) {
-			c.Weight, c.Cap, c.Reservation, c.Changed = q.Weight, q.Cap, q.Reservation, true
+			c.Weight, c.Cap, c.Reservation, c.Dedup, c.Changed = q.Weight, q.Cap, q.Reservation, q.Dedup, true
 		})
 		return nil
 	}, func() error { return s.d.frontswap.SetClient(name, before.Quota) })
 	if err != nil {
 		return admin.PoolClient{}, err
 	}
-	s.d.log.Info("client changed", "client", name, "weight", q.Weight, "cap", q.Cap, "reservation", q.Reservation)
+	s.d.log.Info("client changed", "client", name, "weight", q.Weight, "cap", q.Cap, "reservation", q.Reservation, "dedup", q.Dedup)
 	return s.findClient(name)
 }
 

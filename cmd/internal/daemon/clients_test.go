@@ -16,14 +16,14 @@ import (
 func TestPlanClients(t *testing.T) {
 	c := &config.Config{
 		Clients: []config.Client{
-			{Name: "kept", Quota: frontswap.Quota{Weight: 2}}, {Name: "changed", Quota: frontswap.Quota{Weight: 3}}, {Name: "new", Quota: frontswap.Quota{Weight: 4, Cap: 5}},
+			{Name: "kept", Quota: frontswap.Quota{Weight: 2}}, {Name: "changed", Quota: frontswap.Quota{Weight: 3}}, {Name: "new", Quota: frontswap.Quota{Weight: 4, Cap: 5, Dedup: true}},
 		},
 		Exports: []config.Export{{Name: "a", Client: "kept"}, {Name: "b", Client: "gone"}},
 	}
 	last := state.State{
 		Clients: []state.Client{
 			{Name: "kept", Weight: 1, Frozen: true},
-			{Name: "changed", Weight: 9, Cap: 8, Reservation: 7, Changed: true},
+			{Name: "changed", Weight: 9, Cap: 8, Reservation: 7, Dedup: true, Changed: true},
 			{Name: "made", Weight: 6, Created: true},
 			{Name: "dropped", Weight: 5},
 			{Name: "needed", Weight: 4},
@@ -37,8 +37,8 @@ func TestPlanClients(t *testing.T) {
 	}
 	want := []state.Client{
 		{Name: "kept", Weight: 2, Frozen: true},
-		{Name: "changed", Weight: 9, Cap: 8, Reservation: 7, Changed: true},
-		{Name: "new", Weight: 4, Cap: 5},
+		{Name: "changed", Weight: 9, Cap: 8, Reservation: 7, Dedup: true, Changed: true},
+		{Name: "new", Weight: 4, Cap: 5, Dedup: true},
 		{Name: "made", Weight: 6, Created: true},
 		{Name: "needed", Weight: 4, Created: true},
 		{Name: frontswap.DefaultClient, Weight: 7, Created: true, Changed: true},
@@ -102,4 +102,19 @@ func TestClientsOfADaemon(t *testing.T) {
 		t.Errorf("%d exports are left, the first takes %d bytes", len(i.status().Exports), used)
 	}
 	i.stop()
+}
+
+// TestDedupSetting: what a request says of dedup is taken over, and what it does not say stays.
+func TestDedupSetting(t *testing.T) {
+	on, off := true, false
+	for _, c := range []struct {
+		before bool
+		said   *bool
+		after  bool
+	}{{false, nil, false}, {true, nil, true}, {false, &on, true}, {true, &off, false}} {
+		q, err := service{}.quota(frontswap.Quota{Weight: 3, Dedup: c.before}, admin.ClientSettings{Dedup: c.said})
+		if err != nil || q.Dedup != c.after || q.Weight != 3 {
+			t.Errorf("%v: %+v, %v", c, q, err)
+		}
+	}
 }

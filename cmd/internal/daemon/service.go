@@ -200,6 +200,7 @@ func showBackend(b frontswap.BackendStatus) admin.Backend {
 		Pages: b.Pages, EphemeralPages: b.Stats.EphemeralPages, SameFilledPages: b.Stats.SameFilledPages,
 		StoredBytes: b.Stats.StoredBytes, HeldBytes: b.Stats.HeldBytes, LimitBytes: b.Stats.LimitBytes,
 		MaxBytes: b.Stats.MaxBytes, Stall: b.Stats.Stall, IncompressiblePages: b.Stats.Incompressible,
+		SharedPages: b.Stats.SharedPages, SharedContents: b.Stats.SharedContents, SharedSavedBytes: b.Stats.SharedSaved,
 		Stores:  b.Stats.Refused[backends.Accepted],
 		Refused: map[string]uint64{}, Moved: map[string]uint64{}, LoadErrors: b.LoadErrors, CorruptLoads: b.Stats.CorruptLoads,
 	}

@@ -41,6 +41,7 @@ type Client struct {
 	Weight      uint32 `json:"weight"`
 	Cap         uint64 `json:"cap,omitempty"`
 	Reservation uint64 `json:"reservation,omitempty"`
+	Dedup       bool   `json:"dedup,omitempty"`
 	Frozen      bool   `json:"frozen,omitempty"`
 	Created     bool   `json:"created,omitempty"`
 	Changed     bool   `json:"changed,omitempty"`
