@@ -31,10 +31,8 @@ func oneDomain(uint32) uint32 { return 1 }
 // alike makes pages from a small set: what Store gets of many pages is one of few.
 func alike(n uint64) []byte { return backendtest.Page(backendtest.Structured, n%5) }
 
-// TestDedupConformance runs the suites with sharing on. Pages of ephemeral exports never are shared.
+// TestDedupConformance runs the suite with sharing on that has a host: nothing is shared without.
 func TestDedupConformance(t *testing.T) {
-	newBackend := func(t *testing.T) backends.Backend { return dedup{newCache(t, 10<<20), oneDomain} }
-	t.Run("Plain", func(t *testing.T) { backendtest.Run(t, newBackend) })
 	t.Run("Hosted", func(t *testing.T) {
 		backendtest.RunHosted(t, func(t *testing.T) backends.Backend { return dedup{newWith(t, restless(2<<20)), oneDomain} })
 	})

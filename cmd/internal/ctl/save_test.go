@@ -43,7 +43,7 @@ func (k *keeper) RestoreExport(_ context.Context, into admin.CreateRequest, from
 func savedFile(t *testing.T) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	w, err := saved.NewWriter(&b, saved.Header{Name: "vm1", Size: 1 << 20})
+	w, err := saved.NewWriter(&b, saved.Header{Name: "name-of-a-machine", Size: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestSaveAndRestoreFiles(t *testing.T) {
 	if text, err := os.ReadFile(path("plain")); err != nil || !bytes.Equal(text, k.file) {
 		t.Errorf("the file is another one: %v", err)
 	}
-	if text, err := os.ReadFile(path("sealed")); err != nil || bytes.Contains(text, []byte("secret!")) || bytes.Contains(text, []byte("vm1")) {
+	if text, err := os.ReadFile(path("sealed")); err != nil || bytes.Contains(text, []byte("secret!")) || bytes.Contains(text, []byte("name-of-a-machine")) {
 		t.Errorf("the encrypted file can be read: %v", err)
 	}
 	k.cut = 1
