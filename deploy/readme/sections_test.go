@@ -190,6 +190,8 @@ func TestSections(t *testing.T) {
 	}
 
 	o.start("host2", "tmemd --state-dir /var/lib/host2", "listen = [\"tcp://host2:10809\", \"unix:///var/lib/host2/nbd.sock\"]\nmetrics = \"off\"\n[[export]]\nname = \"vm1-swap\"\nsize = \"64MiB\"\n")
+	o.start("tmemd2", "tmemd --state-dir /srv/tmemd2", "metrics = \"off\"\n[[client]]\nname = \"vms\"\n")
+	o.Must("tmemctl export create vm2-swap --size 4GiB")
 	o.Must("tmemctl export create vm1-swap --size 64MiB && head -c 8M /var/lib/images/debian.img >/tmp/pages")
 	const image = " 'nbd+unix:///%s?socket=/var/lib/%s/nbd.sock'"
 	o.Must("qemu-img convert -n -f raw -O raw /tmp/pages" + fmt.Sprintf(image, "vm1-swap", "tmemd"))
@@ -197,7 +199,11 @@ func TestSections(t *testing.T) {
 	moved := o.follow("## Saving, restoring and moving an export", "")
 	o.shows(moved, "tmemctl export save", `saved export vm1-swap: `)
 	o.shows(moved, "tmemctl export restore", `restored export vm1-copy`)
-	o.shows(moved, "tmemctl export move", `moved export vm1-swap to tcp://host2:10809: clients were held back`)
+	o.shows(moved, "tmemctl export move vm1-swap", `moved export vm1-swap to tcp://host2:10809: clients were held back`)
+	o.shows(moved, "tmemctl export move vm2-swap", `moved export vm2-swap to unix:///srv/tmemd2/nbd.sock: clients were held back`)
+	if at := o.Must("readlink /run/vm2.sock"); at != "/srv/tmemd2/nbd.sock\n" {
+		t.Errorf("the link leads to %s", at)
+	}
 	for export, folder := range map[string]string{"vm1-copy": "tmemd", "vm1-swap": "host2"} {
 		o.Must("nbdsh -u" + fmt.Sprintf(image, export, folder) + ` -c 'open("/tmp/back", "wb").write(h.pread(8 << 20, 0))' && cmp /tmp/pages /tmp/back`)
 	}
