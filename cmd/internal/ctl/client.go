@@ -246,21 +246,13 @@ func (t *tool) completeFlagClients(c *cobra.Command, _ []string, word string) ([
 }
 
 // completeClients completes the name of a client.
-func (t *tool) completeClients(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	client, err := t.client()
-	if len(args) > 0 || err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(c.Context(), completeTimeout)
-	defer cancel()
-	list, err := client.Clients(ctx)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	var names []string
-	for _, p := range list {
-		names = append(names, p.Name)
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+func (t *tool) completeClients(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	return t.completeWith(func(ctx context.Context, client *admin.Client) ([]string, error) {
+		list, err := client.Clients(ctx)
+		var names []string
+		for _, x := range list {
+			names = append(names, x.Name)
+		}
+		return names, err
+	})(c, args, typed)
 }

@@ -169,6 +169,17 @@ const completeTimeout = 2 * time.Second
 // complete makes a completion function for the first argument out of what the
 // daemon says. A daemon that does not answer completes nothing.
 func (t *tool) complete(names func(admin.Status) []string) cobra.CompletionFunc {
+	return t.completeWith(func(ctx context.Context, client *admin.Client) ([]string, error) {
+		status, err := client.Status(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return names(status), nil
+	})
+}
+
+// completeWith is complete for what is not in the status.
+func (t *tool) completeWith(ask func(context.Context, *admin.Client) ([]string, error)) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
@@ -180,10 +191,10 @@ func (t *tool) complete(names func(admin.Status) []string) cobra.CompletionFunc 
 		defer client.Close()
 		ctx, cancel := context.WithTimeout(c.Context(), completeTimeout)
 		defer cancel()
-		status, err := client.Status(ctx)
+		names, err := ask(ctx, client)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return names(status), cobra.ShellCompDirectiveNoFileComp
+		return names, cobra.ShellCompDirectiveNoFileComp
 	}
 }

@@ -144,21 +144,13 @@ func (t *tool) donorRemove() *cobra.Command {
 }
 
 // completeDonors completes the name of a donor.
-func (t *tool) completeDonors(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	client, err := t.client()
-	if len(args) > 0 || err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(c.Context(), completeTimeout)
-	defer cancel()
-	list, err := client.Donors(ctx)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	var names []string
-	for _, d := range list {
-		names = append(names, d.Name)
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+func (t *tool) completeDonors(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	return t.completeWith(func(ctx context.Context, client *admin.Client) ([]string, error) {
+		list, err := client.Donors(ctx)
+		var names []string
+		for _, x := range list {
+			names = append(names, x.Name)
+		}
+		return names, err
+	})(c, args, typed)
 }
